@@ -1,0 +1,256 @@
+package bus_test
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"defenderiot/pkg/bus"
+	"defenderiot/pkg/bus/bustest"
+	"defenderiot/pkg/bus/embedded"
+	"defenderiot/proto"
+)
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m,
+		// The server starts this one once for the process and never ends it.
+		goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server/ats.init.0.func1"),
+		goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server.(*Account).EnableJetStream"),
+	)
+}
+
+func messages(n int, subject string) []bus.Message {
+	out := make([]bus.Message, n)
+	for i := range out {
+		out[i] = bus.Message{Subject: fmt.Sprintf("alerts.unique.a.b.c.1.%s%d", subject, i), Data: []byte("x"), ExpectEmpty: true, MsgID: fmt.Sprint(subject, i)}
+	}
+	return out
+}
+
+func count(t *testing.T, b *bus.Bus, stream string) uint64 {
+	t.Helper()
+	s, err := b.JetStream().Stream(bustest.Context(t), stream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.CachedInfo().State.Msgs
+}
+
+func TestPublishBatchAgainChangesNothing(t *testing.T) {
+	b := bustest.New(t, bustest.Topology("devo"))
+	ctx := bustest.Context(t)
+	for name, n := range map[string]int{"one": 1, "few": 3, "batch": 200, "more-than-one-batch": 1500} {
+		t.Run(name, func(t *testing.T) {
+			before := count(t, b, proto.StreamUnique)
+			for range 3 {
+				if err := b.PublishBatch(ctx, proto.StreamUnique, messages(n, name)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if got := count(t, b, proto.StreamUnique) - before; got != uint64(n) {
+				t.Errorf("%d messages stored for %d published three times", got, n)
+			}
+		})
+	}
+}
+
+func TestPublishBatchPartlyStored(t *testing.T) {
+	b := bustest.New(t, bustest.Topology("devo"))
+	ctx := bustest.Context(t)
+	all := messages(100, "p")
+	if err := b.PublishBatch(ctx, proto.StreamUnique, all[40:60]); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.TryBatch(ctx, proto.StreamUnique, all); !errors.Is(err, bus.ErrConflict) {
+		t.Errorf("TryBatch over stored subjects: %v", err)
+	}
+	if got := count(t, b, proto.StreamUnique); got != 20 {
+		t.Errorf("a refused batch left %d messages", got)
+	}
+	if err := b.PublishBatch(ctx, proto.StreamUnique, all); err != nil {
+		t.Fatal(err)
+	}
+	if got := count(t, b, proto.StreamUnique); got != 100 {
+		t.Errorf("%d messages", got)
+	}
+}
+
+func TestPublishBatchMsgIDOnly(t *testing.T) {
+	b := bustest.New(t, bustest.Topology())
+	ctx := bustest.Context(t)
+	page := make([]bus.Message, 50)
+	for i := range page {
+		page[i] = bus.Message{Subject: "alerts.raw.a.b.c", Data: []byte("row"), MsgID: fmt.Sprint("page/", i)}
+	}
+	for range 2 {
+		if err := b.PublishBatch(ctx, proto.StreamRaw, page); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := count(t, b, proto.StreamRaw); got != 50 {
+		t.Errorf("%d messages for one page published twice", got)
+	}
+}
+
+func TestFullStreamIsBackpressure(t *testing.T) {
+	topology := bustest.Topology()
+	topology.RawBytes = 100 << 10
+	b := bustest.New(t, topology)
+	ctx := bustest.Context(t)
+	var err error
+	stored := 0
+	for i := 0; i < 100 && err == nil; i++ {
+		err = b.PublishBatch(ctx, proto.StreamRaw, []bus.Message{{Subject: "alerts.raw.a.b.c", Data: make([]byte, 4<<10), MsgID: fmt.Sprint(i)}})
+		if err == nil {
+			stored++
+		}
+	}
+	if !errors.Is(err, bus.ErrFull) {
+		t.Fatalf("after %d messages: %v", stored, err)
+	}
+	if got := count(t, b, proto.StreamRaw); got != uint64(stored) {
+		t.Errorf("%d stored, %d there: a full stream dropped something", stored, got)
+	}
+}
+
+func TestLookup(t *testing.T) {
+	b := bustest.New(t, bustest.Topology())
+	ctx := bustest.Context(t)
+	var msgs []bus.Message
+	var subjects []string
+	for i := range 2500 {
+		subject := proto.BucketSubject(proto.BucketHashes, fmt.Sprintf("s.1.h%d", i))
+		subjects = append(subjects, subject)
+		if i%10 == 0 {
+			msgs = append(msgs, bus.Message{Subject: subject, Data: fmt.Append(nil, i), ExpectEmpty: true})
+		}
+	}
+	if found, err := b.Lookup(ctx, proto.BucketStream(proto.BucketHashes), subjects); err != nil || len(found) != 0 {
+		t.Fatalf("empty bucket: %d found, %v", len(found), err)
+	}
+	if err := b.PublishBatch(ctx, proto.BucketStream(proto.BucketHashes), msgs); err != nil {
+		t.Fatal(err)
+	}
+	found, err := b.Lookup(ctx, proto.BucketStream(proto.BucketHashes), subjects)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(found) != 250 {
+		t.Errorf("%d of 250 found", len(found))
+	}
+	if got := string(found[subjects[120]].Data); got != "120" {
+		t.Errorf("value %q", got)
+	}
+	// The bucket that was made as a stream is a bucket to the client.
+	kv, err := b.KeyValue(ctx, proto.BucketHashes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e, err := kv.Get(ctx, "s.1.h120"); err != nil || string(e.Value()) != "120" {
+		t.Errorf("through the bucket: %v %v", e, err)
+	}
+}
+
+func TestProvisionIsIdempotentAndPrunes(t *testing.T) {
+	b := bustest.New(t, bustest.Topology("one", "two and a half"))
+	ctx := bustest.Context(t)
+	if err := b.PublishBatch(ctx, proto.StreamUnique, messages(5, "x")); err != nil {
+		t.Fatal(err)
+	}
+	pull, err := b.Pull(ctx, proto.StreamUnique, proto.OutputConsumer("one"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := pull.Next(ctx, 5, 5*time.Second)
+	if err != nil || len(got) == 0 {
+		t.Fatalf("%d messages, %v", len(got), err)
+	}
+	for _, m := range got {
+		if err := m.DoubleAck(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	leftover, err := b.Provision(ctx, bustest.Topology("one"), false)
+	if err != nil || len(leftover) != 1 || leftover[0] != "two and a half" {
+		t.Fatalf("leftover %q, %v", leftover, err)
+	}
+	c, err := b.JetStream().Consumer(ctx, proto.StreamUnique, proto.OutputConsumer("one"))
+	if err != nil || c.CachedInfo().AckFloor.Stream < uint64(len(got)) {
+		t.Errorf("the position was lost: %+v, %v", c.CachedInfo().AckFloor, err)
+	}
+	if _, err := b.Provision(ctx, bustest.Topology("one"), true); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.JetStream().Consumer(ctx, proto.StreamUnique, proto.OutputConsumer("two and a half")); err == nil {
+		t.Error("prune left the consumer")
+	}
+	found, err := b.Lookup(ctx, proto.BucketStream(proto.BucketLedgers), []string{proto.BucketSubject(proto.BucketLedgers, ">")})
+	if err != nil || len(found) != 1 {
+		t.Errorf("%d ledgers, %v", len(found), err)
+	}
+}
+
+func TestNewOutputStartsNow(t *testing.T) {
+	b := bustest.New(t, bustest.Topology())
+	ctx := bustest.Context(t)
+	if err := b.PublishBatch(ctx, proto.StreamUnique, messages(5, "old")); err != nil {
+		t.Fatal(err)
+	}
+	topology := bustest.Topology("all")
+	topology.Outputs = append(topology.Outputs, bus.Output{Name: "new"})
+	if _, err := b.Provision(ctx, topology, false); err != nil {
+		t.Fatal(err)
+	}
+	for name, pending := range map[string]uint64{"all": 5, "new": 0} {
+		c, err := b.JetStream().Consumer(ctx, proto.StreamUnique, proto.OutputConsumer(name))
+		if err != nil || c.CachedInfo().NumPending != pending {
+			t.Errorf("output %s: %v, %v", name, c.CachedInfo().NumPending, err)
+		}
+	}
+}
+
+func TestSecondProcessOnTheFolderIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	server := bustest.Server(t, dir)
+	_, err := embedded.Start(embedded.Settings{Dir: dir, Listen: "127.0.0.1:0", Logger: bustest.Logger()})
+	if !errors.Is(err, embedded.ErrInUse) {
+		t.Fatalf("second server: %v", err)
+	}
+	c, err := embedded.ReadConnection(dir)
+	if err != nil || c != server.Connection() {
+		t.Errorf("connection file %+v, %v", c, err)
+	}
+	server.Shutdown()
+	again := bustest.Server(t, dir)
+	again.Shutdown()
+}
+
+func TestDataSurvivesARestart(t *testing.T) {
+	dir := t.TempDir()
+	server := bustest.Server(t, dir)
+	b := bustest.Connect(t, server)
+	ctx := bustest.Context(t)
+	if _, err := b.Provision(ctx, bustest.Topology("devo"), false); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.PublishBatch(ctx, proto.StreamUnique, messages(30, "r")); err != nil {
+		t.Fatal(err)
+	}
+	server.Shutdown()
+	b = bustest.Connect(t, bustest.Server(t, dir))
+	if got := count(t, b, proto.StreamUnique); got != 30 {
+		t.Errorf("%d of 30 after a restart", got)
+	}
+}
+
+func TestListenRefusesTheNetwork(t *testing.T) {
+	for _, listen := range []string{"0.0.0.0:0", ":4222", "192.0.2.1:1", "127.0.0.1", "127.0.0.1:x"} {
+		if s, err := embedded.Start(embedded.Settings{Dir: t.TempDir(), Listen: listen, Logger: bustest.Logger()}); err == nil {
+			s.Shutdown()
+			t.Errorf("%s was accepted", listen)
+		}
+	}
+}

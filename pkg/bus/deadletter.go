@@ -1,0 +1,28 @@
+package bus
+
+import (
+	"context"
+	"fmt"
+
+	"defenderiot/proto"
+)
+
+// DeadLetter stores d in DEAD and returns nil when it is there; writing the same one again changes
+// nothing. A payload that does not fit any more (the letter is a little larger than the message was) is
+// left out and the reason says so. Unknown outcomes are tried again until ctx ends; ErrFull means that
+// DEAD itself is full and that the message must stay where it is.
+func (b *Bus) DeadLetter(ctx context.Context, d proto.DeadLetter) error {
+	if len(d.Payload) > maxMessage-(64<<10) {
+		d.Reason += fmt.Sprintf(" (its %d bytes do not fit into a dead letter and were left out)", len(d.Payload))
+		d.Payload = nil
+	}
+	data, err := d.Encode()
+	if err != nil {
+		return err
+	}
+	message := Message{Subject: proto.DeadSubject(d.Stage, d.Output), Data: data, MsgID: d.MsgID()}
+	if err := b.PublishBatch(ctx, proto.StreamDead, []Message{message}); err != nil {
+		return fmt.Errorf("dead letter of %s: %w", d.AlertID, err)
+	}
+	return nil
+}

@@ -1,0 +1,245 @@
+// Package embedded runs the NATS JetStream server inside the process: the default on one machine.
+//
+// It is the same server as a separate one, with the same durability: every acknowledged write is on disk
+// (sync_interval always). It listens on loopback only, so that operators' commands and further senders on
+// the machine can reach it with the address and token that lie in the state folder, mode 0600.
+package embedded
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/gofrs/flock"
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+
+	"defenderiot/pkg/fault"
+	"defenderiot/pkg/secret"
+)
+
+const (
+	// account holds all of the collector's streams from the first day: the account is part of the path
+	// on disk, so giving it a name later would leave the data behind.
+	account = "COLLECTOR"
+	user    = "collector"
+	// MaxPayload is what one message may hold: whatever Azure can answer in a page fits.
+	MaxPayload = 32 << 20
+	// maxStore is the sum that streams may reserve. The streams have limits of their own; this one only
+	// has to be no smaller, since the server's default depends on the disk's free space at start.
+	maxStore     = 1 << 46
+	readyTimeout = 5 * time.Minute
+
+	lockFile       = "lock"
+	connectionFile = "connection.json"
+)
+
+// ErrInUse: another process runs an embedded server on the folder.
+var ErrInUse = errors.New("the state folder is in use by another collector")
+
+// Settings of the embedded server.
+type Settings struct {
+	// Dir holds everything: the streams, the lock and the connection file. It is created with mode 0700.
+	Dir string
+	// Listen is host:port on loopback; port 0 lets the system choose.
+	Listen string
+	// SyncInterval is 0 for always (fsync before every acknowledgement), else how often to fsync: up to
+	// that much can be lost when the machine loses power.
+	SyncInterval time.Duration
+	Logger       *slog.Logger
+}
+
+// Connection is how to reach a running embedded server, as it lies in the state folder.
+type Connection struct {
+	URL   string `json:"url"`
+	User  string `json:"user"`
+	Token string `json:"token"`
+	PID   int    `json:"pid"`
+}
+
+// Secret returns the token as a secret.
+func (c Connection) Secret() secret.String { return secret.New(c.Token) }
+
+// Server is a running embedded server.
+type Server struct {
+	server *server.Server
+	lock   *flock.Flock
+	dir    string
+	conn   Connection
+	once   sync.Once
+}
+
+// Start locks the folder, starts the server and returns when it has recovered its streams, which takes
+// seconds for a million alerts.
+//
+// Errors: one that wraps [ErrInUse] (another process; nothing was touched), or what the server said about
+// the folder or the address.
+func Start(s Settings) (*Server, error) {
+	host, port, err := loopback(s.Listen)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(s.Dir, 0o700); err != nil {
+		return nil, fault.WithHint(fmt.Errorf("state folder of the bus: %w", err),
+			fmt.Sprintf("make the folder writable for uid %d, for example: chown -R %d %s", os.Getuid(), os.Getuid(), s.Dir))
+	}
+	lock := flock.New(filepath.Join(s.Dir, lockFile), flock.SetPermissions(0o600))
+	locked, err := lock.TryLock()
+	if err != nil {
+		return nil, fault.WithHint(fmt.Errorf("lock the state folder: %w", err),
+			fmt.Sprintf("make the folder writable for uid %d, for example: chown -R %d %s", os.Getuid(), os.Getuid(), s.Dir))
+	}
+	if !locked {
+		holder := ""
+		if c, err := ReadConnection(s.Dir); err == nil {
+			holder = " (pid " + strconv.Itoa(c.PID) + ")"
+		}
+		return nil, fault.WithHint(fmt.Errorf("%w%s: %s", ErrInUse, holder, s.Dir),
+			"stop the other collector, or give this one another folder (globals.persistence.config.directory_name); several senders share a bus through bus.url, not through a folder")
+	}
+	srv, err := start(s, host, port)
+	if err != nil {
+		_ = lock.Unlock()
+		return nil, err
+	}
+	srv.lock = lock
+	if err := srv.writeConnection(); err != nil {
+		srv.Shutdown()
+		return nil, err
+	}
+	return srv, nil
+}
+
+func start(s Settings, host string, port int) (*Server, error) {
+	token := rand.Text()
+	acc := server.NewAccount(account)
+	log := &logger{to: s.Logger}
+	options := &server.Options{
+		ServerName:         "collector-embedded",
+		Host:               host,
+		Port:               port,
+		NoSigs:             true, // else the library ends the process on SIGTERM
+		NoLog:              true,
+		JetStream:          true,
+		StoreDir:           s.Dir,
+		JetStreamMaxStore:  maxStore,
+		JetStreamMaxMemory: 64 << 20,
+		SyncAlways:         s.SyncInterval == 0,
+		SyncInterval:       s.SyncInterval,
+		MaxPayload:         MaxPayload,
+		MaxPending:         256 << 20,
+		Accounts:           []*server.Account{acc},
+		Users:              []*server.User{{Username: user, Password: token, Account: acc}},
+	}
+	if s.SyncInterval == 0 {
+		options.SyncInterval = 2 * time.Minute // what is left for the background pass; every write is synced
+	}
+	srv, err := server.NewServer(options)
+	if err != nil {
+		return nil, fmt.Errorf("embedded server: %w", err)
+	}
+	srv.SetLoggerV2(log, false, false, false)
+	srv.Start()
+	if !srv.ReadyForConnections(readyTimeout) {
+		srv.Shutdown()
+		srv.WaitForShutdown()
+		return nil, fmt.Errorf("embedded server on %s did not start: %s", s.Listen, log.fatal())
+	}
+	running, err := srv.LookupAccount(account)
+	if err == nil && !running.JetStreamEnabled() {
+		err = running.EnableJetStream(nil, nil)
+	}
+	if err != nil {
+		srv.Shutdown()
+		srv.WaitForShutdown()
+		return nil, fmt.Errorf("embedded server: streams in %s: %w", s.Dir, err)
+	}
+	address := srv.Addr()
+	if address == nil {
+		srv.Shutdown()
+		srv.WaitForShutdown()
+		return nil, fmt.Errorf("embedded server does not listen on %s: %s", s.Listen, log.fatal())
+	}
+	return &Server{server: srv, dir: s.Dir, conn: Connection{
+		URL: "nats://" + address.String(), User: user, Token: token, PID: os.Getpid(),
+	}}, nil
+}
+
+// loopback refuses to open the collector's bus to the network.
+func loopback(listen string) (string, int, error) {
+	host, portText, err := net.SplitHostPort(listen)
+	if err != nil {
+		return "", 0, fmt.Errorf("bus.embedded.listen %q is not host:port: %w", listen, err)
+	}
+	ip := net.ParseIP(host)
+	if host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		return "", 0, fmt.Errorf("bus.embedded.listen %q is not a loopback address; run a nats-server and set bus.url to share the bus between machines", listen)
+	}
+	port, err := strconv.Atoi(portText)
+	if err != nil || port < 0 || port > 65535 {
+		return "", 0, fmt.Errorf("bus.embedded.listen %q: the port is not between 0 and 65535", listen)
+	}
+	if port == 0 {
+		port = server.RANDOM_PORT
+	}
+	return host, port, nil
+}
+
+// InProcess connects without a socket; see nats.InProcessServer. Authenticate with Connection.
+func (s *Server) InProcess() nats.InProcessConnProvider { return s.server }
+
+// Connection says how to reach the server.
+func (s *Server) Connection() Connection { return s.conn }
+
+// Shutdown stops the server in order: consumers' and streams' state is flushed, the lock released. It can
+// be called again.
+func (s *Server) Shutdown() {
+	s.once.Do(func() {
+		_ = os.Remove(filepath.Join(s.dir, connectionFile))
+		s.server.Shutdown()
+		s.server.WaitForShutdown()
+		if s.lock != nil {
+			_ = s.lock.Unlock()
+		}
+	})
+}
+
+func (s *Server) writeConnection() error {
+	data, err := json.Marshal(s.conn)
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(s.dir, connectionFile)
+	// A new file with the right mode from its first byte, then a rename: no reader sees half of it.
+	if err := os.WriteFile(path+".new", data, 0o600); err != nil {
+		return fmt.Errorf("connection file: %w", err)
+	}
+	return os.Rename(path+".new", path)
+}
+
+// ReadConnection reads the connection file of the embedded server that runs on dir. An error that wraps
+// fs.ErrNotExist means that none is running.
+func ReadConnection(dir string) (Connection, error) {
+	var c Connection
+	data, err := os.ReadFile(filepath.Join(dir, connectionFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return c, fault.WithHint(fmt.Errorf("no collector is running on %s: %w", dir, err),
+			"start it with `collector run`, or set bus.url if the services run against a nats-server")
+	}
+	if err != nil {
+		return c, err
+	}
+	if err := json.Unmarshal(data, &c); err != nil {
+		return c, fmt.Errorf("connection file in %s: %w", dir, err)
+	}
+	return c, nil
+}

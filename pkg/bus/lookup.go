@@ -1,0 +1,106 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/synadia-io/orbit.go/jetstreamext"
+)
+
+// maxLookup is how many subjects one request names; the server answers at most 1,024.
+const maxLookup = 1000
+
+// Stored is the newest message on a subject.
+type Stored struct {
+	Sequence uint64
+	Data     []byte
+}
+
+// Lookup returns the newest message on each of the subjects that has one; a subject may hold wildcards. It
+// is one request for each 1,000 subjects. On a replicated stream any replica may answer, so what is missing here may
+// exist: a look-up saves work, it never decides. Values should be small: an answer is bounded by the
+// server's pending limit of 64 MiB. Safe for concurrent use.
+func (b *Bus) Lookup(ctx context.Context, stream string, subjects []string) (map[string]Stored, error) {
+	found := make(map[string]Stored)
+	for len(subjects) > 0 {
+		n := min(maxLookup, len(subjects))
+		if err := b.lookup(ctx, stream, subjects[:n], found); err != nil {
+			return nil, fmt.Errorf("look up %d subjects in %s: %w", n, stream, err)
+		}
+		subjects = subjects[n:]
+	}
+	return found, nil
+}
+
+func (b *Bus) lookup(ctx context.Context, stream string, subjects []string, found map[string]Stored) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	messages, err := jetstreamext.GetLastMsgsFor(ctx, b.js, stream, subjects)
+	if err != nil {
+		return err
+	}
+	for m, err := range messages {
+		if errors.Is(err, jetstreamext.ErrNoMessages) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if op := m.Header.Get("KV-Operation"); op == "DEL" || op == "PURGE" {
+			continue
+		}
+		found[m.Subject] = Stored{Sequence: m.Sequence, Data: m.Data}
+	}
+	return ctx.Err()
+}
+
+// SequenceAt returns the first sequence of stream that was stored at or after at; where there is none it
+// is the sequence that the next message gets.
+func (b *Bus) SequenceAt(ctx context.Context, stream string, at time.Time) (uint64, error) {
+	s, err := b.js.Stream(ctx, stream)
+	if err != nil {
+		return 0, err
+	}
+	state := s.CachedInfo().State
+	if state.Msgs == 0 || state.LastTime.Before(at) {
+		return state.LastSeq + 1, nil
+	}
+	if !state.FirstTime.Before(at) {
+		return state.FirstSeq, nil
+	}
+	messages, err := jetstreamext.GetBatch(ctx, b.js, stream, 1, jetstreamext.GetBatchStartTime(at))
+	if err != nil {
+		return 0, fmt.Errorf("first message of %s since %s: %w", stream, at, err)
+	}
+	for m, err := range messages {
+		if err != nil {
+			return 0, fmt.Errorf("first message of %s since %s: %w", stream, at, err)
+		}
+		return m.Sequence, nil
+	}
+	return 0, fmt.Errorf("first message of %s since %s: no answer", stream, at)
+}
+
+// Purge removes every message on subjects that match filter.
+func (b *Bus) Purge(ctx context.Context, stream, filter string) error {
+	return b.purge(ctx, stream, jetstream.WithPurgeSubject(filter))
+}
+
+// PurgeBelow removes every message with a sequence below sequence. Doing it again changes nothing.
+func (b *Bus) PurgeBelow(ctx context.Context, stream string, sequence uint64) error {
+	return b.purge(ctx, stream, jetstream.WithPurgeSequence(sequence))
+}
+
+func (b *Bus) purge(ctx context.Context, stream string, opt jetstream.StreamPurgeOpt) error {
+	s, err := b.js.Stream(ctx, stream)
+	if err != nil {
+		return err
+	}
+	if err := s.Purge(ctx, opt); err != nil {
+		return fmt.Errorf("purge %s: %w", stream, err)
+	}
+	return nil
+}

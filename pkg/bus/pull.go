@@ -1,0 +1,122 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+const (
+	// pullExpiry bounds one request on the server; a lost one is noticed by its heartbeats much earlier.
+	pullExpiry    = 5 * time.Second
+	pullHeartbeat = time.Second
+	// linger is how long a batch waits for the next message once it has one: long enough to gather what
+	// the server is sending anyway, short enough that a single alert is not held up.
+	linger = 2 * time.Millisecond
+)
+
+// Pull takes messages from a durable consumer in batches. The server never has more outstanding for it
+// than it asked for, so nothing ages in a client buffer unseen: every message that was asked for comes out
+// of Next, or goes back by Close. It is not safe for concurrent use; use one for each worker.
+type Pull struct {
+	consumer jetstream.Consumer
+	current  jetstream.MessageBatch
+}
+
+// Pull binds to a provisioned consumer.
+func (b *Bus) Pull(ctx context.Context, stream, consumer string) (*Pull, error) {
+	c, err := b.js.Consumer(ctx, stream, consumer)
+	if err != nil {
+		return nil, fmt.Errorf("bind to consumer %s of %s: %w", consumer, stream, err)
+	}
+	return &Pull{consumer: c}, nil
+}
+
+// Next returns at least one and at most n messages, as soon as no further one follows within 2 ms; an
+// empty batch when none came within wait. Errors are ctx's or the connection's; call Next again after a
+// pause. A request that Next left behind keeps delivering into the next call, so n should not shrink
+// from call to call by more than the caller can hold.
+func (p *Pull) Next(ctx context.Context, n int, wait time.Duration) ([]jetstream.Msg, error) {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	for {
+		if p.current == nil {
+			batch, err := p.consumer.Fetch(n, jetstream.FetchMaxWait(pullExpiry), jetstream.FetchHeartbeat(pullHeartbeat))
+			if err != nil {
+				return nil, fmt.Errorf("pull: %w", err)
+			}
+			p.current = batch
+		}
+		select {
+		case m, open := <-p.current.Messages():
+			if open {
+				return p.gather(append(make([]jetstream.Msg, 0, n), m), n), nil
+			}
+			err := p.current.Error()
+			p.current = nil
+			if err != nil && !benign(err) {
+				return nil, fmt.Errorf("pull: %w", err)
+			}
+		case <-timer.C:
+			return nil, nil
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+func (p *Pull) gather(batch []jetstream.Msg, n int) []jetstream.Msg {
+	timer := time.NewTimer(linger)
+	defer timer.Stop()
+	for len(batch) < n {
+		select {
+		case m, open := <-p.current.Messages():
+			if !open {
+				p.current = nil
+				return batch
+			}
+			batch = append(batch, m)
+		default:
+			// Nothing is there right now; give the server a moment.
+			select {
+			case m, open := <-p.current.Messages():
+				if !open {
+					p.current = nil
+					return batch
+				}
+				batch = append(batch, m)
+			case <-timer.C:
+				return batch
+			}
+		}
+	}
+	return batch
+}
+
+// benign are the ends of a request that carry no news.
+func benign(err error) bool {
+	return errors.Is(err, jetstream.ErrNoMessages) || errors.Is(err, context.DeadlineExceeded)
+}
+
+// Close gives back what was asked for and not taken, so that another replica gets it at once.
+func (p *Pull) Close() {
+	if p.current == nil {
+		return
+	}
+	for {
+		select {
+		case m, open := <-p.current.Messages():
+			if !open {
+				p.current = nil
+				return
+			}
+			_ = m.Nak() // if it is lost, the acknowledgement wait gives the message back
+		default:
+			p.current = nil
+			return
+		}
+	}
+}

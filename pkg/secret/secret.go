@@ -1,0 +1,54 @@
+// Package secret holds values that must never be seen: passwords, client secrets, tokens.
+package secret
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+)
+
+// mask stands wherever a secret would be printed.
+const mask = "<secret>"
+
+// String is a text that prints as <secret> under every fmt verb and in every marshaller (text, JSON,
+// YAML, slog). Only [String.Reveal] gives the text. The zero value is the empty secret, which prints
+// as an empty text so that "not set" can be told from "set". It is safe for concurrent use.
+type String struct{ text string }
+
+// New wraps text.
+func New(text string) String { return String{text: text} }
+
+// Reveal returns the text; call it only where the text leaves for its purpose.
+func (s String) Reveal() string { return s.text }
+
+// IsZero reports whether the secret is empty.
+func (s String) IsZero() bool { return s.text == "" }
+
+// String returns the mask, or "" for the empty secret.
+func (s String) String() string {
+	if s.text == "" {
+		return ""
+	}
+	return mask
+}
+
+// Format writes the mask under every verb, %#v and %x among them.
+func (s String) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String()) }
+
+// GoString returns the mask.
+func (s String) GoString() string { return s.String() }
+
+// LogValue returns the mask.
+func (s String) LogValue() slog.Value { return slog.StringValue(s.String()) }
+
+// MarshalText returns the mask; JSON and most other encoders use it.
+func (s String) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// MarshalYAML returns the mask.
+func (s String) MarshalYAML() (any, error) { return s.String(), nil }
+
+// UnmarshalText takes the text as it stands.
+func (s *String) UnmarshalText(text []byte) error {
+	s.text = string(text)
+	return nil
+}

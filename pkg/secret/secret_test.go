@@ -1,0 +1,43 @@
+package secret_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+
+	"defenderiot/pkg/secret"
+)
+
+func TestNeverPrints(t *testing.T) {
+	const text = "hunter2"
+	holder := struct{ S secret.String }{secret.New(text)}
+	var out strings.Builder
+	for _, verb := range []string{"%s", "%v", "%+v", "%#v", "%q", "%x", "%X", "%d"} {
+		fmt.Fprintf(&out, verb, holder)
+		fmt.Fprintf(&out, verb, &holder)
+		fmt.Fprintf(&out, verb, holder.S)
+	}
+	b, err := json.Marshal(holder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out.Write(b)
+	var log bytes.Buffer
+	slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "secret", holder.S, "holder", holder)
+	slog.New(slog.NewTextHandler(&log, nil)).Info("x", "secret", holder.S, "holder", holder)
+	out.Write(log.Bytes())
+	for _, leak := range []string{text, fmt.Sprintf("%x", text), fmt.Sprintf("%X", text)} {
+		if strings.Contains(out.String(), leak) {
+			t.Errorf("the secret leaked as %q in %s", leak, out.String())
+		}
+	}
+	if holder.S.Reveal() != text {
+		t.Error("Reveal does not give the text")
+	}
+	if (secret.String{}).String() != "" || !(secret.String{}).IsZero() {
+		t.Error("the empty secret is told apart")
+	}
+}

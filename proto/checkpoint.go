@@ -1,0 +1,93 @@
+package proto
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+)
+
+// PersistenceVersion is the version of [Checkpoint].
+const PersistenceVersion = 1
+
+// MaxLastIDs bounds Checkpoint.LastIDs; dedup does not depend on them.
+const MaxLastIDs = 1000
+
+// Checkpoint is the fetch position of a source, JSON in the checkpoints bucket under the names that
+// people know. It is moved by compare-and-set on the key's revision only, and never past a row that RAW
+// has not acknowledged.
+type Checkpoint struct {
+	PersistenceVersion int `json:"@persistence_version"`
+	// StartTime is the configured start as an instant; absent when the setting is absent.
+	StartTime *time.Time `json:"start_time_in_utc"`
+	// LastEventTime: everything that started before it has been read once. Never below the floor.
+	LastEventTime time.Time `json:"last_event_time_in_utc"`
+	// LastIDs are ids seen at LastEventTime, at most MaxLastIDs.
+	LastIDs []string `json:"last_ids"`
+	// SkipToken is always null: tokens are not kept over restarts.
+	SkipToken *string `json:"skip_token"`
+	// Generation counts start times: a changed one sends again, under a new generation.
+	Generation uint64 `json:"generation"`
+	// Floor is the lowest instant that queries of this generation reach: the start time, or a day before
+	// the first start where none is configured.
+	Floor time.Time `json:"floor_in_utc"`
+	// Deduplication is the mode the claims were made in.
+	Deduplication string `json:"deduplication,omitempty"`
+	// Replaced are earlier generations whose claims still wait to be purged.
+	Replaced []ReplacedGeneration `json:"replaced_generations,omitempty"`
+	// Subscriptions are the readable ones that were seen; one that is new here is back-filled.
+	Subscriptions []string `json:"subscriptions_seen,omitempty"`
+	// Rescan are windows that came back short and are read again.
+	Rescan []Window `json:"rescan,omitempty"`
+}
+
+// ReplacedGeneration is a generation that a new start time ended.
+type ReplacedGeneration struct {
+	Generation uint64    `json:"generation"`
+	ReplacedAt time.Time `json:"replaced_at"`
+}
+
+// Window is a half-open interval of event times, [From, To).
+type Window struct {
+	From time.Time `json:"from"`
+	To   time.Time `json:"to"`
+}
+
+// Encode returns the record as JSON.
+func (c *Checkpoint) Encode() ([]byte, error) {
+	if c.LastIDs == nil {
+		c.LastIDs = []string{}
+	}
+	return json.Marshal(c)
+}
+
+// DecodeCheckpoint reads a record. A corrupt one or one of a newer version is an error: it is never
+// taken for "no record", which would begin from scratch without a word.
+func DecodeCheckpoint(data []byte) (*Checkpoint, error) {
+	c := &Checkpoint{}
+	if err := json.Unmarshal(data, c); err != nil {
+		return nil, fmt.Errorf("checkpoint record: %w: %w", ErrMalformed, err)
+	}
+	switch {
+	case c.PersistenceVersion > PersistenceVersion:
+		return nil, fmt.Errorf("checkpoint record: %w: @persistence_version %d", ErrNewerMajor, c.PersistenceVersion)
+	case c.PersistenceVersion < 1 || c.Generation < 1 || c.LastEventTime.IsZero():
+		return nil, fmt.Errorf("checkpoint record: %w: @persistence_version, generation or last_event_time_in_utc is missing", ErrMalformed)
+	}
+	return c, nil
+}
+
+// Claim is the value of a key in the hashes bucket: the RAW sequence that claimed it, decimal. A
+// redelivery of that same sequence owns the claim and publishes again; any other sequence is a duplicate.
+type Claim struct{ RawSequence uint64 }
+
+// Encode returns the claim's text.
+func (c Claim) Encode() []byte { return fmt.Appendf(nil, "%d", c.RawSequence) }
+
+// DecodeClaim reads a claim; an unreadable one is an error, which the caller must not take for "known".
+func DecodeClaim(data []byte) (Claim, error) {
+	var c Claim
+	if _, err := fmt.Sscanf(string(data), "%d", &c.RawSequence); err != nil || len(data) > 20 {
+		return Claim{}, fmt.Errorf("claim %q: %w", data, ErrMalformed)
+	}
+	return c, nil
+}

@@ -1,0 +1,111 @@
+package proto
+
+import (
+	"bytes"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/vmihailenco/msgpack/v5"
+)
+
+// Stages that write dead letters.
+const (
+	StageFetcher = "fetcher"
+	StageDedup   = "dedup"
+	StageSender  = "sender"
+)
+
+// DeadLetter is one message that could not be processed or delivered, with everything that is needed to
+// find out why and to try again.
+type DeadLetter struct {
+	Stage    string    // st
+	Output   string    // ou: the sender's output, else empty
+	AlertID  string    // id: empty where none could be read
+	Reason   string    // re: one line, no secret
+	Attempts int       // at
+	First    time.Time // ff: first failure
+	Last     time.Time // lf: last failure
+	Stream   string    // sm: stream the message came from; empty for the fetcher
+	Sequence uint64    // sq: its sequence there
+	Payload  []byte    // pa: the message, or the row as Azure sent it; empty where a mask could not be applied
+}
+
+// MsgID names the dead letter, so that writing it again after an unknown outcome is recognised.
+func (d *DeadLetter) MsgID() string {
+	id := d.Stage + "/" + d.Output + "/" + d.Stream + "/" + strconv.FormatUint(d.Sequence, 10)
+	if d.Sequence == 0 {
+		id += "/" + HashIdentity(d.AlertID+"\x00"+string(d.Payload))
+	}
+	return id
+}
+
+// Encode returns the dead letter as msgpack.
+func (d *DeadLetter) Encode() ([]byte, error) {
+	var b bytes.Buffer
+	enc := msgpack.GetEncoder()
+	defer msgpack.PutEncoder(enc)
+	enc.Reset(&b)
+	enc.UseCompactInts(true)
+	w := fieldWriter{enc: enc}
+	w.do(enc.EncodeMapLen(11))
+	w.int("v", SchemaMajor)
+	w.text("st", d.Stage)
+	w.text("ou", d.Output)
+	w.text("id", d.AlertID)
+	w.text("re", d.Reason)
+	w.int("at", int64(d.Attempts))
+	w.int("ff", d.First.UnixNano())
+	w.int("lf", d.Last.UnixNano())
+	w.text("sm", d.Stream)
+	w.int("sq", int64(d.Sequence))
+	w.bytes("pa", d.Payload)
+	if w.err != nil {
+		return nil, fmt.Errorf("encode dead letter: %w", w.err)
+	}
+	return b.Bytes(), nil
+}
+
+// DecodeDeadLetter reads what [DeadLetter.Encode] wrote; errors wrap [ErrMalformed] or [ErrNewerMajor].
+func DecodeDeadLetter(data []byte) (*DeadLetter, error) {
+	d := &DeadLetter{}
+	var major int
+	err := readMap(data, func(dec *msgpack.Decoder, key string) (err error) {
+		switch key {
+		case "v":
+			major, err = dec.DecodeInt()
+		case "st":
+			d.Stage, err = dec.DecodeString()
+		case "ou":
+			d.Output, err = dec.DecodeString()
+		case "id":
+			d.AlertID, err = dec.DecodeString()
+		case "re":
+			d.Reason, err = dec.DecodeString()
+		case "at":
+			d.Attempts, err = dec.DecodeInt()
+		case "ff":
+			d.First, err = decodeTime(dec)
+		case "lf":
+			d.Last, err = decodeTime(dec)
+		case "sm":
+			d.Stream, err = dec.DecodeString()
+		case "sq":
+			d.Sequence, err = dec.DecodeUint64()
+		case "pa":
+			d.Payload, err = dec.DecodeBytes()
+		default:
+			err = dec.Skip()
+		}
+		return err
+	})
+	switch {
+	case major > SchemaMajor:
+		return nil, fmt.Errorf("dead letter: %w: %d", ErrNewerMajor, major)
+	case err != nil:
+		return nil, fmt.Errorf("dead letter: %w: %w", ErrMalformed, err)
+	case major < 1 || d.Stage == "":
+		return nil, fmt.Errorf("dead letter: %w: version or stage is missing", ErrMalformed)
+	}
+	return d, nil
+}

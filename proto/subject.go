@@ -1,0 +1,143 @@
+package proto
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// Streams.
+const (
+	StreamRaw    = "RAW"
+	StreamUnique = "UNIQUE"
+	StreamDead   = "DEAD"
+)
+
+// Key-value buckets. A bucket is the stream KV_<bucket> with subjects $KV.<bucket>.<key>.
+const (
+	BucketCheckpoints = "checkpoints"
+	BucketHashes      = "hashes"
+	BucketLedgers     = "ledgers"
+)
+
+// Subjects that the streams take.
+const (
+	SubjectsRaw    = "alerts.raw.>"
+	SubjectsUnique = "alerts.unique.>"
+	SubjectsDead   = "alerts.dead.>"
+)
+
+// ConsumerDedup is the durable consumer on RAW that all dedup replicas share.
+const ConsumerDedup = "dedup"
+
+// BucketStream is the stream behind a bucket.
+func BucketStream(bucket string) string { return "KV_" + bucket }
+
+// BucketSubject is the subject on which a key of a bucket is stored.
+func BucketSubject(bucket, key string) string { return "$KV." + bucket + "." + key }
+
+// Token encodes any text as one subject token, key part or consumer name: letters, digits, '-' and '_'
+// stand for themselves, every other byte is '=' and two hexadecimal digits. The empty text is "=".
+// It is injective, so two names never share a consumer.
+func Token(name string) string {
+	if name == "" {
+		return "="
+	}
+	var b strings.Builder
+	for i := 0; i < len(name); i++ {
+		c := name[i]
+		switch {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '-', c == '_':
+			b.WriteByte(c)
+		default:
+			fmt.Fprintf(&b, "=%02X", c)
+		}
+	}
+	return b.String()
+}
+
+// FromToken is the inverse of [Token].
+func FromToken(token string) (string, error) {
+	if token == "=" {
+		return "", nil
+	}
+	var b strings.Builder
+	for i := 0; i < len(token); i++ {
+		if token[i] != '=' {
+			b.WriteByte(token[i])
+			continue
+		}
+		if i+2 >= len(token) {
+			return "", fmt.Errorf("token %q ends inside an escape", token)
+		}
+		v, err := strconv.ParseUint(token[i+1:i+3], 16, 8)
+		if err != nil {
+			return "", fmt.Errorf("token %q: %w", token, err)
+		}
+		b.WriteByte(byte(v))
+		i += 2
+	}
+	return b.String(), nil
+}
+
+// Source is where alerts come from: one service of one input. It is what a checkpoint, a lease and a
+// generation belong to; another input id is another source with a state of its own.
+type Source struct {
+	Input   string // name in the configuration, for example defender_for_iot
+	InputID string // id in the configuration
+	Service string // for example iot_security_alerts
+}
+
+// Token is the source as three subject tokens.
+func (s Source) Token() string {
+	return Token(s.Input) + "." + Token(s.InputID) + "." + Token(s.Service)
+}
+
+// String is the form that logs show.
+func (s Source) String() string { return s.Input + "," + s.InputID + "," + s.Service }
+
+// RawSubject is the subject of the source's rows in RAW.
+func RawSubject(s Source) string { return "alerts.raw." + s.Token() }
+
+// UniqueSubject is the subject of one first sighting. Publishing on it expects that it holds no message,
+// so that publishing again is harmless at any time.
+func UniqueSubject(s Source, generation uint64, hash string) string {
+	return "alerts.unique." + HashKey(s, generation, hash)
+}
+
+// HashKey is the key of a claim in the hashes bucket.
+func HashKey(s Source, generation uint64, hash string) string {
+	return GenerationPrefix(s, generation) + "." + hash
+}
+
+// GenerationPrefix is what the claims of one generation begin with.
+func GenerationPrefix(s Source, generation uint64) string {
+	return s.Token() + "." + strconv.FormatUint(generation, 10)
+}
+
+// DeadSubject is the subject of a dead letter; output is empty for all stages but the sender.
+func DeadSubject(stage, output string) string {
+	return "alerts.dead." + Token(stage) + "." + Token(output)
+}
+
+// RecordKey and LeaseKey are the source's keys in the checkpoints bucket.
+func RecordKey(s Source) string { return "record." + s.Token() }
+
+// LeaseKey is the key of the lease that the source's one active fetcher holds.
+func LeaseKey(s Source) string { return "lease." + s.Token() }
+
+// LedgerKey is the key of one sender process's record in an output's ledger.
+func LedgerKey(output, instance string) string { return Token(output) + "." + Token(instance) }
+
+// OutputConsumer is the durable consumer on UNIQUE of an output.
+func OutputConsumer(output string) string { return "output-" + Token(output) }
+
+// OutputOfConsumer gives the output's name back; ok is false for consumers that are no output's.
+func OutputOfConsumer(consumer string) (output string, ok bool) {
+	token, found := strings.CutPrefix(consumer, "output-")
+	if !found {
+		return "", false
+	}
+	name, err := FromToken(token)
+	return name, err == nil
+}
