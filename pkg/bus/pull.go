@@ -23,7 +23,8 @@ const (
 // of Next, or goes back by Close. It is not safe for concurrent use; use one for each worker.
 type Pull struct {
 	consumer jetstream.Consumer
-	current  jetstream.MessageBatch
+	current  jetstream.MessageBatch // nil: no request is outstanding
+	cancel   context.CancelFunc     // ends the outstanding request
 }
 
 // Pull binds to a provisioned consumer.
@@ -44,11 +45,9 @@ func (p *Pull) Next(ctx context.Context, n int, wait time.Duration) ([]jetstream
 	defer timer.Stop()
 	for {
 		if p.current == nil {
-			batch, err := p.consumer.Fetch(n, jetstream.FetchMaxWait(pullExpiry), jetstream.FetchHeartbeat(pullHeartbeat))
-			if err != nil {
-				return nil, fmt.Errorf("pull: %w", err)
+			if err := p.request(n); err != nil {
+				return nil, err
 			}
-			p.current = batch
 		}
 		select {
 		case m, open := <-p.current.Messages():
@@ -56,7 +55,7 @@ func (p *Pull) Next(ctx context.Context, n int, wait time.Duration) ([]jetstream
 				return p.gather(append(make([]jetstream.Msg, 0, n), m), n), nil
 			}
 			err := p.current.Error()
-			p.current = nil
+			p.end()
 			if err != nil && !benign(err) {
 				return nil, fmt.Errorf("pull: %w", err)
 			}
@@ -75,7 +74,7 @@ func (p *Pull) gather(batch []jetstream.Msg, n int) []jetstream.Msg {
 		select {
 		case m, open := <-p.current.Messages():
 			if !open {
-				p.current = nil
+				p.end()
 				return batch
 			}
 			batch = append(batch, m)
@@ -84,7 +83,7 @@ func (p *Pull) gather(batch []jetstream.Msg, n int) []jetstream.Msg {
 			select {
 			case m, open := <-p.current.Messages():
 				if !open {
-					p.current = nil
+					p.end()
 					return batch
 				}
 				batch = append(batch, m)
@@ -106,17 +105,26 @@ func (p *Pull) Close() {
 	if p.current == nil {
 		return
 	}
-	for {
-		select {
-		case m, open := <-p.current.Messages():
-			if !open {
-				p.current = nil
-				return
-			}
-			_ = m.Nak() // if it is lost, the acknowledgement wait gives the message back
-		default:
-			p.current = nil
-			return
-		}
+	p.cancel()
+	for m := range p.current.Messages() {
+		_ = m.Nak() // if it is lost, the acknowledgement wait gives the message back
 	}
+	p.end()
+}
+
+func (p *Pull) request(n int) error {
+	// Not the caller's context: a request outlives the call, and ends with Close or its expiry.
+	ctx, cancel := context.WithTimeout(context.Background(), pullExpiry)
+	batch, err := p.consumer.Fetch(n, jetstream.FetchContext(ctx), jetstream.FetchHeartbeat(pullHeartbeat))
+	if err != nil {
+		cancel()
+		return fmt.Errorf("pull: %w", err)
+	}
+	p.current, p.cancel = batch, cancel
+	return nil
+}
+
+func (p *Pull) end() {
+	p.cancel()
+	p.current, p.cancel = nil, nil
 }

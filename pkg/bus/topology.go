@@ -18,11 +18,10 @@ const (
 	// MaxUnconfirmed is how many events may be unconfirmed at one output over all sender replicas; it is
 	// the MaxAckPending of the output's consumer, so the server enforces it.
 	MaxUnconfirmed = 5000
-	// SenderAckWait is how long a delivery may go without a sign of life from its sender before another
-	// sender gets it. Senders renew every third of it.
-	SenderAckWait = 12 * time.Second
-	// DedupAckWait is the same for dedup.
-	DedupAckWait = 30 * time.Second
+	// AckWait is how long a delivery may go without a sign of life from the replica that has it before
+	// another one gets it: what a killed process held flows again after this. Replicas renew every third
+	// of it.
+	AckWait = 10 * time.Second
 	// duplicateWindow is the length of the Msg-Id windows: a second net on which no guarantee rests.
 	duplicateWindow = 2 * time.Minute
 	// maxMessage is the largest message a stream takes: whatever Azure can answer and its dead letter.
@@ -105,7 +104,7 @@ func dedupConsumer() jetstream.ConsumerConfig {
 		Durable:       proto.ConsumerDedup,
 		Description:   "all dedup replicas share it",
 		AckPolicy:     jetstream.AckExplicitPolicy,
-		AckWait:       DedupAckWait,
+		AckWait:       AckWait,
 		MaxDeliver:    -1,
 		MaxAckPending: 16 * maxBatch,
 	}
@@ -116,7 +115,7 @@ func outputConsumer(o Output) jetstream.ConsumerConfig {
 		Durable:       proto.OutputConsumer(o.Name),
 		Description:   "senders of output " + o.Name,
 		AckPolicy:     jetstream.AckExplicitPolicy,
-		AckWait:       SenderAckWait,
+		AckWait:       AckWait,
 		MaxDeliver:    -1,
 		MaxAckPending: MaxUnconfirmed,
 	}

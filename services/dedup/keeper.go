@@ -1,0 +1,160 @@
+package dedup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+
+	"defenderiot/pkg/bus"
+	"defenderiot/pkg/ledger"
+	"defenderiot/pkg/telemetry"
+	"defenderiot/proto"
+)
+
+const (
+	keeperPeriod = 10 * time.Second
+	// rawSlack is how much settled RAW may wait for its purge: purging in the middle of a storage block
+	// rewrites the block, so it is done seldom.
+	rawSlack      = 64 << 20
+	rawPurgeEvery = time.Minute
+	alarmShare    = 0.8
+)
+
+// Keeper removes what nobody needs any more: RAW up to dedup's ack floor, and of UNIQUE what is older
+// than its retention and confirmed at every output. It purges by sequence only, so that several keepers
+// do no harm, and it is what alarms when an output holds the others up.
+type Keeper struct {
+	bus      *bus.Bus
+	topology bus.Topology
+	logger   *slog.Logger
+
+	trouble  *telemetry.Incident
+	full     *telemetry.Incident
+	rawAt    time.Time
+	fill     metric.Float64Gauge
+	deadSize metric.Int64Gauge
+}
+
+// NewKeeper makes the keeper of the topology.
+func NewKeeper(b *bus.Bus, t bus.Topology, logger *slog.Logger, m metric.Meter) (*Keeper, error) {
+	fill, err1 := m.Float64Gauge("collector_stream_fill_ratio", metric.WithDescription("Share of a stream's size limit that is in use."), metric.WithUnit("1"))
+	dead, err2 := m.Int64Gauge("collector_dead_letters", metric.WithDescription("Dead letters that wait for a decision."), metric.WithUnit("{alert}"))
+	return &Keeper{
+		bus: b, topology: t, logger: logger, fill: fill, deadSize: dead,
+		trouble: telemetry.NewIncident(logger, "purging settled messages"),
+		full:    telemetry.NewIncident(logger, "space in UNIQUE"),
+	}, errors.Join(err1, err2)
+}
+
+// Run keeps until ctx ends.
+func (k *Keeper) Run(ctx context.Context) error {
+	for pause(ctx, keeperPeriod) {
+		round, cancel := context.WithTimeout(ctx, time.Minute)
+		err := errors.Join(k.raw(round), k.unique(round), k.dead(round))
+		cancel()
+		switch {
+		case ctx.Err() != nil:
+		case err != nil:
+			k.trouble.Report(err)
+		default:
+			k.trouble.Resolve()
+		}
+	}
+	return nil
+}
+
+func (k *Keeper) raw(ctx context.Context) error {
+	stream, err := k.bus.JetStream().Stream(ctx, proto.StreamRaw)
+	if err != nil {
+		return err
+	}
+	state := stream.CachedInfo().State
+	k.fill.Record(ctx, float64(state.Bytes)/float64(k.topology.RawBytes), metric.WithAttributes(attribute.String("stream", proto.StreamRaw)))
+	consumer, err := stream.Consumer(ctx, proto.ConsumerDedup)
+	if err != nil {
+		return err
+	}
+	// Acknowledged means that UNIQUE, DEAD or an earlier claim has it, each of them stored before the
+	// acknowledgement; so it does not matter that the floor itself lives in memory: it is never too high.
+	floor := consumer.CachedInfo().AckFloor.Stream
+	if floor < state.FirstSeq || state.Msgs == 0 {
+		return nil
+	}
+	settled := float64(state.Bytes) * float64(floor-state.FirstSeq+1) / float64(state.Msgs)
+	if settled < rawSlack && time.Since(k.rawAt) < rawPurgeEvery {
+		return nil
+	}
+	k.rawAt = time.Now()
+	return k.bus.PurgeBelow(ctx, proto.StreamRaw, floor+1)
+}
+
+func (k *Keeper) unique(ctx context.Context) error {
+	floor, slowest, err := k.settled(ctx)
+	if err != nil {
+		return err
+	}
+	stream, err := k.bus.JetStream().Stream(ctx, proto.StreamUnique)
+	if err != nil {
+		return err
+	}
+	state := stream.CachedInfo().State
+	fill := float64(state.Bytes) / float64(k.topology.UniqueBytes)
+	k.fill.Record(ctx, fill, metric.WithAttributes(attribute.String("stream", proto.StreamUnique)))
+	switch {
+	case fill >= alarmShare && floor < state.LastSeq:
+		k.full.Report(fmt.Errorf("UNIQUE is more than %.0f %% full and output %q is behind; when it is full, all outputs wait", 100*alarmShare, slowest))
+	case fill >= alarmShare:
+		k.full.Report(fmt.Errorf("UNIQUE is more than %.0f %% full of confirmed alerts; shorten bus.retention.unique or raise bus.limits.unique", 100*alarmShare))
+	default:
+		k.full.Resolve()
+	}
+	young, err := k.bus.SequenceAt(ctx, proto.StreamUnique, time.Now().Add(-k.topology.UniqueRetention))
+	if err != nil {
+		return err
+	}
+	below := min(young, floor+1)
+	if below <= state.FirstSeq || state.Msgs == 0 {
+		return nil
+	}
+	return k.bus.PurgeBelow(ctx, proto.StreamUnique, below)
+}
+
+// settled is the sequence up to which every output has confirmed, and the output that is furthest behind.
+// Outputs that exist on the bus count, whether this configuration names them or not: what they have not
+// confirmed must not be purged.
+func (k *Keeper) settled(ctx context.Context) (floor uint64, slowest string, err error) {
+	stream, err := k.bus.JetStream().Stream(ctx, proto.StreamUnique)
+	if err != nil {
+		return 0, "", err
+	}
+	floor = stream.CachedInfo().State.LastSeq
+	names := stream.ConsumerNames(ctx)
+	for name := range names.Name() {
+		output, ours := proto.OutputOfConsumer(name)
+		if !ours {
+			continue
+		}
+		view, err := ledger.Read(ctx, k.bus, output)
+		if err != nil {
+			return 0, "", err
+		}
+		if view.Floor < floor || slowest == "" {
+			floor, slowest = min(floor, view.Floor), output
+		}
+	}
+	return floor, slowest, names.Err()
+}
+
+func (k *Keeper) dead(ctx context.Context) error {
+	stream, err := k.bus.JetStream().Stream(ctx, proto.StreamDead)
+	if err != nil {
+		return err
+	}
+	k.deadSize.Record(ctx, int64(stream.CachedInfo().State.Msgs))
+	return nil
+}

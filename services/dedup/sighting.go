@@ -1,0 +1,182 @@
+package dedup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"defenderiot/pkg/bus"
+	"defenderiot/proto"
+)
+
+// sighting is one delivered row of RAW.
+type sighting struct {
+	msg      jetstream.Msg
+	sequence uint64 // in RAW
+	env      *proto.Envelope
+	key      string // subject of the hash's claim
+	first    bool   // this sequence owns the claim
+}
+
+// read decodes the batch. What is no envelope becomes a dead letter, what is of a newer version waits in
+// the stream; neither is among the returned sightings.
+func (d *Dedup) read(ctx context.Context, batch []jetstream.Msg) ([]*sighting, error) {
+	sightings := make([]*sighting, 0, len(batch))
+	for _, m := range batch {
+		meta, err := m.Metadata()
+		if err != nil {
+			return nil, fmt.Errorf("delivery without metadata: %w", err)
+		}
+		env, err := decode(m.Data())
+		switch {
+		case errors.Is(err, proto.ErrNewerMajor):
+			d.newer.Report(err)
+			d.metrics.newer.Add(ctx, 1)
+			_ = m.NakWithDelay(newerDelay)
+			continue
+		case err != nil:
+			if err := d.bury(ctx, m, meta, err); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		sightings = append(sightings, &sighting{
+			msg: m, sequence: meta.Sequence.Stream, env: env,
+			key: proto.BucketSubject(proto.BucketHashes, proto.HashKey(env.Source, env.Generation, env.Hash)),
+		})
+	}
+	d.metrics.received.Add(ctx, int64(len(batch)))
+	return sightings, nil
+}
+
+// decode turns a panic into an error: a message must never take the service down, and reading it again
+// would only panic again.
+func decode(data []byte) (env *proto.Envelope, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%w: reading it panicked: %v", proto.ErrMalformed, r)
+		}
+	}()
+	return proto.DecodeEnvelope(data)
+}
+
+// bury writes the dead letter first and settles the delivery after it.
+func (d *Dedup) bury(ctx context.Context, m jetstream.Msg, meta *jetstream.MsgMetadata, reason error) error {
+	letter := proto.DeadLetter{
+		Stage: proto.StageDedup, Reason: reason.Error(), Attempts: int(meta.NumDelivered),
+		First: meta.Timestamp, Last: time.Now(), Stream: proto.StreamRaw, Sequence: meta.Sequence.Stream, Payload: m.Data(),
+	}
+	if err := d.bus.DeadLetter(ctx, letter); err != nil {
+		return err
+	}
+	d.poison.Report(fmt.Errorf("RAW sequence %d is in the dead letters: %w", letter.Sequence, reason))
+	d.metrics.dead.Add(ctx, 1)
+	return m.TermWithReason("dead letter: " + reason.Error())
+}
+
+// claim decides for each sighting whether it is the first, and returns when every decision rests on a
+// stored claim.
+func (d *Dedup) claim(ctx context.Context, sightings []*sighting) error {
+	stream := proto.BucketStream(proto.BucketHashes)
+	for attempt := 0; len(sightings) > 0; attempt++ {
+		found, err := d.bus.Lookup(ctx, stream, keys(sightings))
+		if err != nil {
+			return err
+		}
+		free, err := judge(sightings, found)
+		if err != nil {
+			return err
+		}
+		if len(free) == 0 {
+			return nil
+		}
+		err = d.bus.TryBatch(ctx, stream, claims(free))
+		switch {
+		case err == nil:
+			// Stored: those sequences own their claims, and every other sighting of the same hashes is a
+			// duplicate; the ones whose claims were found are judged already.
+			for _, s := range free {
+				s.first = true
+			}
+			return nil
+		case errors.Is(err, bus.ErrFull) || errors.Is(err, bus.ErrTooLarge):
+			return err
+		case ctx.Err() != nil:
+			return ctx.Err()
+		default:
+			// A conflict (another worker was faster) or an unknown outcome: look again.
+			if !errors.Is(err, bus.ErrConflict) {
+				d.trouble.Report(fmt.Errorf("claim: %w", err))
+			}
+			pause(ctx, time.Duration(min(attempt, 20))*50*time.Millisecond)
+		}
+	}
+	return nil
+}
+
+func keys(sightings []*sighting) []string {
+	subjects := make([]string, 0, len(sightings))
+	seen := make(map[string]bool, len(sightings))
+	add := func(key string) {
+		if !seen[key] {
+			seen[key] = true
+			subjects = append(subjects, key)
+		}
+	}
+	for _, s := range sightings {
+		add(s.key)
+		for _, other := range s.env.OtherHashes {
+			add(proto.BucketSubject(proto.BucketHashes, proto.HashKey(s.env.Source, s.env.Generation, other)))
+		}
+	}
+	return subjects
+}
+
+// judge marks who owns the claims that were found and returns one sighting for each hash that is free:
+// the one with the lowest sequence.
+func judge(open []*sighting, found map[string]bus.Stored) (free []*sighting, err error) {
+	candidate := make(map[string]int, len(open))
+	for _, s := range open {
+		if knownUnderAnotherHash(s, found) {
+			s.env.ClaimOnly = true // the same on every redelivery, since nobody claims the other hash anew
+		}
+		stored, taken := found[s.key]
+		if taken {
+			claim, err := proto.DecodeClaim(stored.Data)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", s.key, err)
+			}
+			s.first = claim.RawSequence == s.sequence
+			continue
+		}
+		i, twice := candidate[s.key]
+		switch {
+		case !twice:
+			candidate[s.key] = len(free)
+			free = append(free, s)
+		case s.sequence < free[i].sequence:
+			free[i] = s
+		}
+	}
+	return free, nil
+}
+
+func knownUnderAnotherHash(s *sighting, found map[string]bus.Stored) bool {
+	for _, other := range s.env.OtherHashes {
+		if _, ok := found[proto.BucketSubject(proto.BucketHashes, proto.HashKey(s.env.Source, s.env.Generation, other))]; ok {
+			return true
+		}
+	}
+	return false
+}
+
+func claims(free []*sighting) []bus.Message {
+	messages := make([]bus.Message, len(free))
+	for i, s := range free {
+		messages[i] = bus.Message{Subject: s.key, Data: proto.Claim{RawSequence: s.sequence}.Encode(), ExpectEmpty: true}
+	}
+	return messages
+}
