@@ -219,7 +219,7 @@ func TestSecondProcessOnTheFolderIsRefused(t *testing.T) {
 	if !errors.Is(err, embedded.ErrInUse) {
 		t.Fatalf("second server: %v", err)
 	}
-	c, err := embedded.ReadConnection(dir)
+	c, err := bus.ReadConnection(dir)
 	if err != nil || c != server.Connection() {
 		t.Errorf("connection file %+v, %v", c, err)
 	}

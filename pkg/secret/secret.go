@@ -13,20 +13,31 @@ const mask = "<secret>"
 // String is a text that prints as <secret> under every fmt verb and in every marshaller (text, JSON,
 // YAML, slog). Only [String.Reveal] gives the text. The zero value is the empty secret, which prints
 // as an empty text so that "not set" can be told from "set". It is safe for concurrent use.
-type String struct{ text string }
+//
+// Two secrets must not be compared with ==.
+type String struct {
+	// A pointer, because fmt calls no method on what lies in another struct's unexported field: it would
+	// print a string, but of a pointer inside a struct it prints the address only.
+	text *string
+}
 
 // New wraps text.
-func New(text string) String { return String{text: text} }
+func New(text string) String { return String{text: &text} }
 
 // Reveal returns the text; call it only where the text leaves for its purpose.
-func (s String) Reveal() string { return s.text }
+func (s String) Reveal() string {
+	if s.text == nil {
+		return ""
+	}
+	return *s.text
+}
 
 // IsZero reports whether the secret is empty.
-func (s String) IsZero() bool { return s.text == "" }
+func (s String) IsZero() bool { return s.Reveal() == "" }
 
 // String returns the mask, or "" for the empty secret.
 func (s String) String() string {
-	if s.text == "" {
+	if s.IsZero() {
 		return ""
 	}
 	return mask
@@ -49,6 +60,6 @@ func (s String) MarshalYAML() (any, error) { return s.String(), nil }
 
 // UnmarshalText takes the text as it stands.
 func (s *String) UnmarshalText(text []byte) error {
-	s.text = string(text)
+	*s = New(string(text))
 	return nil
 }

@@ -14,11 +14,14 @@ import (
 func TestNeverPrints(t *testing.T) {
 	const text = "hunter2"
 	holder := struct{ S secret.String }{secret.New(text)}
+	hidden := struct{ s secret.String }{secret.New(text)}
 	var out strings.Builder
 	for _, verb := range []string{"%s", "%v", "%+v", "%#v", "%q", "%x", "%X", "%d"} {
 		fmt.Fprintf(&out, verb, holder)
 		fmt.Fprintf(&out, verb, &holder)
 		fmt.Fprintf(&out, verb, holder.S)
+		fmt.Fprintf(&out, verb, hidden)
+		fmt.Fprintf(&out, verb, &hidden)
 	}
 	b, err := json.Marshal(holder)
 	if err != nil {

@@ -7,10 +7,8 @@ package embedded
 
 import (
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -23,8 +21,8 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 
+	"defenderiot/pkg/bus"
 	"defenderiot/pkg/fault"
-	"defenderiot/pkg/secret"
 )
 
 const (
@@ -39,8 +37,7 @@ const (
 	maxStore     = 1 << 46
 	readyTimeout = 5 * time.Minute
 
-	lockFile       = "lock"
-	connectionFile = "connection.json"
+	lockFile = "lock"
 )
 
 // ErrInUse: another process runs an embedded server on the folder.
@@ -58,23 +55,12 @@ type Settings struct {
 	Logger       *slog.Logger
 }
 
-// Connection is how to reach a running embedded server, as it lies in the state folder.
-type Connection struct {
-	URL   string `json:"url"`
-	User  string `json:"user"`
-	Token string `json:"token"`
-	PID   int    `json:"pid"`
-}
-
-// Secret returns the token as a secret.
-func (c Connection) Secret() secret.String { return secret.New(c.Token) }
-
 // Server is a running embedded server.
 type Server struct {
 	server *server.Server
 	lock   *flock.Flock
 	dir    string
-	conn   Connection
+	conn   bus.Connection
 	once   sync.Once
 }
 
@@ -100,7 +86,7 @@ func Start(s Settings) (*Server, error) {
 	}
 	if !locked {
 		holder := ""
-		if c, err := ReadConnection(s.Dir); err == nil {
+		if c, err := bus.ReadConnection(s.Dir); err == nil {
 			holder = " (pid " + strconv.Itoa(c.PID) + ")"
 		}
 		return nil, fault.WithHint(fmt.Errorf("%w%s: %s", ErrInUse, holder, s.Dir),
@@ -112,7 +98,7 @@ func Start(s Settings) (*Server, error) {
 		return nil, err
 	}
 	srv.lock = lock
-	if err := srv.writeConnection(); err != nil {
+	if err := srv.conn.Write(s.Dir); err != nil {
 		srv.Shutdown()
 		return nil, err
 	}
@@ -169,7 +155,7 @@ func start(s Settings, host string, port int) (*Server, error) {
 		srv.WaitForShutdown()
 		return nil, fmt.Errorf("embedded server does not listen on %s: %s", s.Listen, log.fatal())
 	}
-	return &Server{server: srv, dir: s.Dir, conn: Connection{
+	return &Server{server: srv, dir: s.Dir, conn: bus.Connection{
 		URL: "nats://" + address.String(), User: user, Token: token, PID: os.Getpid(),
 	}}, nil
 }
@@ -198,48 +184,17 @@ func loopback(listen string) (string, int, error) {
 func (s *Server) InProcess() nats.InProcessConnProvider { return s.server }
 
 // Connection says how to reach the server.
-func (s *Server) Connection() Connection { return s.conn }
+func (s *Server) Connection() bus.Connection { return s.conn }
 
 // Shutdown stops the server in order: consumers' and streams' state is flushed, the lock released. It can
 // be called again.
 func (s *Server) Shutdown() {
 	s.once.Do(func() {
-		_ = os.Remove(filepath.Join(s.dir, connectionFile))
+		bus.RemoveConnection(s.dir)
 		s.server.Shutdown()
 		s.server.WaitForShutdown()
 		if s.lock != nil {
 			_ = s.lock.Unlock()
 		}
 	})
-}
-
-func (s *Server) writeConnection() error {
-	data, err := json.Marshal(s.conn)
-	if err != nil {
-		return err
-	}
-	path := filepath.Join(s.dir, connectionFile)
-	// A new file with the right mode from its first byte, then a rename: no reader sees half of it.
-	if err := os.WriteFile(path+".new", data, 0o600); err != nil {
-		return fmt.Errorf("connection file: %w", err)
-	}
-	return os.Rename(path+".new", path)
-}
-
-// ReadConnection reads the connection file of the embedded server that runs on dir. An error that wraps
-// fs.ErrNotExist means that none is running.
-func ReadConnection(dir string) (Connection, error) {
-	var c Connection
-	data, err := os.ReadFile(filepath.Join(dir, connectionFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return c, fault.WithHint(fmt.Errorf("no collector is running on %s: %w", dir, err),
-			"start it with `collector run`, or set bus.url if the services run against a nats-server")
-	}
-	if err != nil {
-		return c, err
-	}
-	if err := json.Unmarshal(data, &c); err != nil {
-		return c, fmt.Errorf("connection file in %s: %w", dir, err)
-	}
-	return c, nil
 }

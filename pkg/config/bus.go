@@ -1,0 +1,43 @@
+package config
+
+import "defenderiot/pkg/secret"
+
+// Bus is the section `bus`.
+type Bus struct {
+	URL       string        `yaml:"url" jsonschema:"pattern=^(nats|tls|ws|wss)://[^\\s/@\\,]+(\\,(nats|tls|ws|wss)://[^\\s/@\\,]+)*$" jsonschema_description:"The nats-server, or several separated by commas: nats://host:4222. Absent: a JetStream server within the process. User and password have keys of their own."`
+	User      string        `yaml:"user" jsonschema:"minLength=1" jsonschema_description:"The user at the nats-server."`
+	Password  secret.String `yaml:"password" jsonschema_description:"The user's password."`
+	TLS       *BusTLS       `yaml:"tls" jsonschema_description:"TLS to the nats-server; {} trusts the system's authorities."`
+	Embedded  Embedded      `yaml:"embedded" jsonschema_description:"The JetStream server within the process."`
+	Replicas  int           `yaml:"replicas" jsonschema:"enum=1,enum=3,enum=5,default=1" jsonschema_description:"Copies of each stream and bucket; more than one needs a cluster."`
+	Retention Retention     `yaml:"retention" jsonschema_description:"How long is kept."`
+	Limits    Limits        `yaml:"limits" jsonschema_description:"How much is kept. A full stream makes the stage before it wait; nothing is dropped."`
+}
+
+// IsEmbedded reports whether the JetStream server is within the process.
+func (b Bus) IsEmbedded() bool { return b.URL == "" }
+
+// BusTLS is `bus.tls`.
+type BusTLS struct {
+	CA   string `yaml:"ca" jsonschema:"minLength=1" jsonschema_description:"PEM file of the authorities that signed the server's certificate, relative to ./certs/. Absent: the system's."`
+	Cert string `yaml:"cert" jsonschema:"minLength=1" jsonschema_description:"PEM file of the client certificate, relative to ./certs/."`
+	Key  string `yaml:"key" jsonschema:"minLength=1" jsonschema_description:"PEM file of the client certificate's private key, relative to ./certs/."`
+}
+
+// Embedded is `bus.embedded`.
+type Embedded struct {
+	Listen string `yaml:"listen" jsonschema:"pattern=^\\S*:[0-9]+$,default=127.0.0.1:0" jsonschema_description:"Where the collector's commands reach the server; port 0 takes a free one. Keep it on loopback."`
+	Sync   Sync   `yaml:"sync" jsonschema:"default=always" jsonschema_description:"always: what is acknowledged is on the disk. A duration: it is there within that time; a crash of the machine loses what came since."`
+}
+
+// Retention is `bus.retention`.
+type Retention struct {
+	Unique Duration `yaml:"unique" jsonschema:"default=720h" jsonschema_description:"How long events are kept for replay. Never less than until they are confirmed."`
+	Hashes Duration `yaml:"hashes" jsonschema:"default=3600h" jsonschema_description:"How long an alert is known as seen. More than retention.unique, and more than 90 days and the lookback together."`
+}
+
+// Limits is `bus.limits`.
+type Limits struct {
+	Raw    Bytes `yaml:"raw" jsonschema_description:"The most that waits to be deduplicated." jsonschema_extras:"default=1GiB"`
+	Unique Bytes `yaml:"unique" jsonschema_description:"The most that is kept for the outputs and for replay." jsonschema_extras:"default=16GiB"`
+}

@@ -1,0 +1,45 @@
+package sender
+
+import (
+	"errors"
+
+	"go.opentelemetry.io/otel/metric"
+
+	"defenderiot/pkg/telemetry"
+)
+
+type metrics struct {
+	confirmed, resent, dead, rotations, unclean, newer metric.Int64Counter
+	pending, unconfirmed                               metric.Int64Gauge
+	latency                                            metric.Float64Histogram
+}
+
+func newMetrics(m metric.Meter) (*metrics, error) {
+	var errs []error
+	counter := func(name, what, unit string) metric.Int64Counter {
+		c, err := m.Int64Counter("collector_sender_"+name, metric.WithDescription(what), metric.WithUnit(unit))
+		errs = append(errs, err)
+		return c
+	}
+	gauge := func(name, what string) metric.Int64Gauge {
+		g, err := m.Int64Gauge("collector_sender_"+name, metric.WithDescription(what), metric.WithUnit("{alert}"))
+		errs = append(errs, err)
+		return g
+	}
+	latency, err := m.Float64Histogram("collector_sender_alert_to_confirmation",
+		metric.WithDescription("Time from an alert's start to its confirmation at the output."), metric.WithUnit("s"),
+		metric.WithExplicitBucketBoundaries(telemetry.LatencyBuckets...))
+	errs = append(errs, err)
+	out := &metrics{
+		confirmed:   counter("confirmed", "Alerts confirmed at the output.", "{alert}"),
+		resent:      counter("resent", "Alerts sent again although they may have arrived.", "{alert}"),
+		dead:        counter("dead", "Alerts that ended in the output's dead letters.", "{alert}"),
+		rotations:   counter("rotations", "Connections that ended with a confirmation.", "{connection}"),
+		unclean:     counter("unclean", "Connections that ended without a confirmation.", "{connection}"),
+		newer:       counter("newer_version", "Deliveries that only a newer program can read; they wait in UNIQUE.", "{alert}"),
+		pending:     gauge("pending", "Alerts in UNIQUE that the output has not confirmed."),
+		unconfirmed: gauge("unconfirmed", "Alerts in this process's hands that are not confirmed."),
+		latency:     latency,
+	}
+	return out, errors.Join(errs...)
+}

@@ -1,0 +1,152 @@
+package sender
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/trace"
+
+	"defenderiot/pkg/bus"
+	"defenderiot/pkg/devo"
+	"defenderiot/pkg/ledger"
+	"defenderiot/pkg/telemetry"
+	"defenderiot/proto"
+)
+
+const (
+	monitorPeriod = 5 * time.Second
+	touchPeriod   = time.Minute
+)
+
+// output is what the lanes of one output share.
+type output struct {
+	settings OutputSettings
+	bus      *bus.Bus
+	ledger   *ledger.Ledger
+	inflight *inflight
+	proof    *proofState
+	logger   *slog.Logger
+	tracer   trace.Tracer
+	metrics  *metrics
+	label    metric.MeasurementOption
+
+	delivery *telemetry.Incident // the endpoint
+	trouble  *telemetry.Incident // the bus
+	newer    *telemetry.Incident
+	poison   *telemetry.Incident
+
+	mu   sync.Mutex
+	down error // why the endpoint cannot be reached; nil while it can
+}
+
+func newOutput(o Options, s OutputSettings, m *metrics) *output {
+	logger := telemetry.WithThread(o.Logger, "OutputProcess", fmt.Sprintf("DevoSender(standard_senders,%s)", s.Name))
+	l := ledger.Open(o.Bus, s.Name, o.Instance)
+	return &output{
+		settings: s, bus: o.Bus, ledger: l, inflight: newInflight(),
+		proof: newProofState(s.Name, l, logger), logger: logger, tracer: o.Tracer, metrics: m,
+		label:    metric.WithAttributeSet(attribute.NewSet(attribute.String("output", s.Name))),
+		delivery: telemetry.NewIncident(logger, fmt.Sprintf("delivery to %s (%s)", s.Name, s.where())),
+		trouble:  telemetry.NewIncident(logger, "taking alerts for output "+s.Name),
+		newer:    telemetry.NewIncident(logger, "reading alerts of a newer version"),
+		poison:   telemetry.NewIncident(logger, "making frames of alerts"),
+	}
+}
+
+func (s OutputSettings) where() string {
+	if s.Console != nil {
+		return "console"
+	}
+	return s.Endpoint.String()
+}
+
+// run works until ctx ends and everything in hand is settled.
+func (o *output) run(ctx context.Context) {
+	// What was written is settled in a context of its own, which outlives ctx by the grace.
+	settle, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(StopGrace, cancel) })
+	defer stop()
+
+	var background, lanes sync.WaitGroup
+	background.Go(func() { o.inflight.renew(settle) })
+	background.Go(func() { o.monitor(settle) })
+	for i := range o.settings.Connections {
+		lanes.Go(func() { newLane(o, i, settle).run(ctx) })
+	}
+	lanes.Wait()
+	cancel()
+	background.Wait()
+}
+
+// open makes a new link.
+func (o *output) open(ctx context.Context) (link, error) {
+	if o.settings.Console != nil {
+		return newConsole(o.settings.Console), nil
+	}
+	c, err := devo.Dial(ctx, o.settings.Endpoint)
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// fail notes that the endpoint gave trouble; recover that a delivery was confirmed.
+func (o *output) fail(err error) {
+	o.mu.Lock()
+	o.down = err
+	o.mu.Unlock()
+	o.delivery.Report(err)
+}
+
+func (o *output) recover() {
+	o.mu.Lock()
+	o.down = nil
+	o.mu.Unlock()
+	o.delivery.Resolve()
+}
+
+func (o *output) reachable() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.down
+}
+
+// monitor publishes what only the bus knows, and keeps the ledger's record alive.
+func (o *output) monitor(ctx context.Context) {
+	var touched time.Time
+	for pause(ctx, monitorPeriod) {
+		o.metrics.unconfirmed.Record(ctx, int64(o.inflight.len()), o.label)
+		consumer, err := o.bus.JetStream().Consumer(ctx, proto.StreamUnique, proto.OutputConsumer(o.settings.Name))
+		if err != nil {
+			continue // the lanes say so
+		}
+		info := consumer.CachedInfo()
+		o.metrics.pending.Record(ctx, int64(info.NumPending)+int64(info.NumAckPending), o.label)
+		if time.Since(touched) < touchPeriod {
+			continue
+		}
+		touched = time.Now()
+		round, cancel := context.WithTimeout(ctx, touchPeriod)
+		if err := o.ledger.Touch(round, info.AckFloor.Stream); err != nil && ctx.Err() == nil {
+			o.trouble.Report(err)
+		}
+		cancel()
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

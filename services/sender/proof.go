@@ -1,0 +1,79 @@
+package sender
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"defenderiot/pkg/ledger"
+	"defenderiot/proto"
+)
+
+const (
+	answerTime      = 10 * time.Second // how long a half-close may take to be answered
+	unansweredLimit = 3                // in a row, until the output is unproved
+	undisturbedTime = time.Minute      // how long an unproved output's connection must stay undisturbed
+	retrialTime     = 10 * time.Minute // how often an unproved output tries a half-close
+)
+
+// proofState is how the output confirms.
+//
+//	half-close ── three half-closes in a row unanswered ──> unproved
+//	     ^                                                      │
+//	     └────────────── a half-close is answered ──────────────┘
+type proofState struct {
+	name   string
+	ledger *ledger.Ledger
+	logger *slog.Logger
+
+	mu         sync.Mutex
+	unanswered int
+	unproved   bool
+}
+
+func newProofState(name string, l *ledger.Ledger, logger *slog.Logger) *proofState {
+	return &proofState{name: name, ledger: l, logger: logger}
+}
+
+// isUnproved reports the state.
+func (p *proofState) isUnproved() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.unproved
+}
+
+// noAnswer counts a half-close that got no answer in time and reports whether the output is unproved now.
+func (p *proofState) noAnswer(ctx context.Context) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.unanswered++
+	if p.unproved || p.unanswered < unansweredLimit {
+		return p.unproved
+	}
+	p.unproved = true
+	p.logger.Warn("the endpoint answers no half-close, so delivery cannot be proved; from now on confirmed means acknowledged by its TCP and undisturbed for 60 s, and up to its receive buffer can be lost when it fails",
+		"output", p.name, "proof", string(proto.ProofUnproved))
+	p.store(ctx, proto.ProofUnproved)
+	return true
+}
+
+// answered notes a half-close that was answered.
+func (p *proofState) answered(ctx context.Context) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.unanswered = 0
+	if !p.unproved {
+		return
+	}
+	p.unproved = false
+	p.logger.Info("the endpoint answers half-closes again, delivery is proved", "output", p.name, "proof", string(proto.ProofHalfClose))
+	p.store(ctx, proto.ProofHalfClose)
+}
+
+// store makes the state visible in status; when it fails, the next change of the record carries it.
+func (p *proofState) store(ctx context.Context, proof proto.Proof) {
+	if err := p.ledger.SetProof(ctx, proof); err != nil {
+		p.logger.Debug("the proof was not stored yet", "error", err)
+	}
+}

@@ -1,0 +1,208 @@
+package sender
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"defenderiot/pkg/devo"
+	"defenderiot/proto"
+)
+
+// maxWindow bounds the events of one connection: half of what may be unconfirmed at an output, so that
+// one window can be filled while another is being confirmed.
+const maxWindow = 2500
+
+// window is one connection and the deliveries written on it. While it is open only its lane uses it,
+// afterwards only the goroutine that settles it.
+type window struct {
+	output  *output
+	link    link
+	held    []*delivery
+	opened  time.Time
+	first   time.Time // first write that is not confirmed
+	last    time.Time // last write
+	started int       // deliveries ever written on it
+}
+
+func newWindow(o *output, l link) *window {
+	return &window{output: o, link: l, opened: time.Now()}
+}
+
+// write writes p, the frames of batch. The link counts every byte, those of TLS among them, so only the
+// offset behind the whole write is known; it stands for each frame's own, later than true and never earlier.
+func (w *window) write(ctx context.Context, p []byte, batch []*delivery) error {
+	end, err := w.link.Write(ctx, p)
+	now := time.Now()
+	for _, d := range batch {
+		d.end, d.written = end, now
+	}
+	if len(w.held) == 0 {
+		w.first = now
+	}
+	w.held = append(w.held, batch...)
+	w.started += len(batch)
+	w.last = now
+	return err
+}
+
+// settle half-closes the window's connection and brings every delivery on it to its end: confirmed and
+// acknowledged, or given back. It reports which.
+func (w *window) settle(ctx context.Context) (confirmed bool) {
+	defer w.link.Close() //nolint:errcheck // nothing depends on how the socket closes
+	err := w.prove(ctx)
+	if err == nil {
+		err = w.confirm(ctx, w.held)
+	}
+	if err == nil {
+		w.output.recover()
+		w.output.ledger.Count(proto.Counters{Rotations: 1})
+		w.output.metrics.rotations.Add(ctx, 1, w.output.label)
+		return true
+	}
+	w.abandon(ctx, err)
+	return false
+}
+
+// prove returns nil when everything written on the connection counts as delivered.
+func (w *window) prove(ctx context.Context) error {
+	answer, cancel := context.WithTimeout(ctx, answerTime)
+	proof, err := w.link.HalfClose(answer)
+	cancel()
+	if proof.Delivered() {
+		w.output.proof.answered(ctx)
+		return nil
+	}
+	kernel, ok := w.link.(kernelLink)
+	if proof != devo.Unanswered || !ok || ctx.Err() != nil {
+		return fmt.Errorf("connection not confirmed (%s): %w", proof, err)
+	}
+	if !w.acknowledged(kernel) {
+		// The endpoint has not even taken the bytes: it is slow, which says nothing about its manners.
+		return w.outwait(ctx, kernel)
+	}
+	if !w.output.proof.noAnswer(ctx) {
+		return fmt.Errorf("the endpoint left the half-close unanswered for %v", answerTime)
+	}
+	return w.undisturbed(ctx, kernel)
+}
+
+// outwait gives a slow endpoint as long as it keeps taking bytes.
+func (w *window) outwait(ctx context.Context, kernel kernelLink) error {
+	for {
+		before, _ := kernel.Acked()
+		answer, cancel := context.WithTimeout(ctx, answerTime)
+		proof, err := kernel.Await(answer)
+		cancel()
+		if proof.Delivered() {
+			w.output.proof.answered(ctx)
+			return nil
+		}
+		if after, _ := kernel.Acked(); proof != devo.Unanswered || after == before || ctx.Err() != nil {
+			return fmt.Errorf("connection not confirmed (%s): %w", proof, err)
+		}
+	}
+}
+
+// undisturbed waits until the connection has been quiet for a minute since the last write, as an
+// unproved output confirms.
+func (w *window) undisturbed(ctx context.Context, kernel kernelLink) error {
+	wait, cancel := context.WithDeadline(ctx, w.last.Add(undisturbedTime))
+	defer cancel()
+	proof, err := kernel.Await(wait)
+	switch {
+	case proof.Delivered():
+		w.output.proof.answered(ctx)
+		return nil
+	case proof == devo.Unanswered && ctx.Err() == nil && kernel.Undisturbed() && w.acknowledged(kernel):
+		return nil
+	}
+	return fmt.Errorf("connection not confirmed (%s): %w", proof, err)
+}
+
+func (w *window) acknowledged(kernel kernelLink) bool {
+	if len(w.held) == 0 {
+		return true
+	}
+	acked, ok := kernel.Acked()
+	return ok && acked >= w.held[len(w.held)-1].end
+}
+
+// ripe takes out of an open window of an unproved output what counts as confirmed by now.
+func (w *window) ripe(now time.Time) []*delivery {
+	kernel, ok := w.link.(kernelLink)
+	if !ok || !kernel.Undisturbed() {
+		return nil
+	}
+	acked, ok := kernel.Acked()
+	n := 0
+	for ok && n < len(w.held) && w.held[n].end <= acked && now.Sub(w.held[n].written) >= undisturbedTime {
+		n++
+	}
+	out := w.held[:n:n]
+	w.held = w.held[n:]
+	if len(w.held) > 0 {
+		w.first = w.held[0].written
+	}
+	return out
+}
+
+// confirm stores the confirmation in the ledger and only then acknowledges.
+func (w *window) confirm(ctx context.Context, ds []*delivery) error {
+	if len(ds) == 0 {
+		return nil
+	}
+	if err := w.output.ledger.Confirm(ctx, sequences(ds)); err != nil {
+		return err
+	}
+	w.output.acknowledge(ctx, ds)
+	now := time.Now()
+	for _, d := range ds {
+		if !d.event.IsZero() {
+			w.output.metrics.latency.Record(ctx, max(0, now.Sub(d.event).Seconds()), w.output.label)
+		}
+	}
+	w.output.metrics.confirmed.Add(ctx, int64(len(ds)), w.output.label)
+	return nil
+}
+
+// abandon gives everything on the connection back; it will be sent again and counted as possibly resent.
+func (w *window) abandon(ctx context.Context, err error) {
+	_ = w.link.Close()
+	w.output.ledger.Count(proto.Counters{Unclean: 1})
+	w.output.metrics.unclean.Add(ctx, 1, w.output.label)
+	w.output.giveBack(w.held, 0)
+	if ctx.Err() == nil {
+		w.output.fail(err)
+	}
+}
+
+// acknowledge settles deliveries that the ledger holds as confirmed. An acknowledgement that is lost only
+// means that the ledger answers for it once more.
+func (o *output) acknowledge(_ context.Context, ds []*delivery) {
+	for _, d := range ds {
+		_ = d.msg.Ack()
+	}
+	o.inflight.drop(ds)
+}
+
+// giveBack returns deliveries to the stream, to come again after delay.
+func (o *output) giveBack(ds []*delivery, delay time.Duration) {
+	// Forgotten first: the copy that comes again must not be taken for a repeat of one in hand.
+	o.inflight.drop(ds)
+	for _, d := range ds {
+		if delay > 0 {
+			_ = d.msg.NakWithDelay(delay)
+		} else {
+			_ = d.msg.Nak()
+		}
+	}
+}
+
+func sequences(ds []*delivery) []uint64 {
+	out := make([]uint64, len(ds))
+	for i, d := range ds {
+		out[i] = d.sequence
+	}
+	return out
+}
