@@ -3,6 +3,7 @@ package proto
 import (
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"time"
 )
 
@@ -63,13 +64,21 @@ func (c *Checkpoint) Encode() ([]byte, error) {
 // DecodeCheckpoint reads a record. A corrupt one or one of a newer version is an error: it is never
 // taken for "no record", which would begin from scratch without a word.
 func DecodeCheckpoint(data []byte) (*Checkpoint, error) {
+	// The version alone first: a newer one may well hold fields that this reader cannot parse.
+	var version struct {
+		PersistenceVersion int `json:"@persistence_version"`
+	}
+	if err := json.Unmarshal(data, &version); err != nil {
+		return nil, fmt.Errorf("checkpoint record: %w: %w", ErrMalformed, err)
+	}
+	if version.PersistenceVersion > PersistenceVersion {
+		return nil, fmt.Errorf("checkpoint record: %w: @persistence_version %d", ErrNewerMajor, version.PersistenceVersion)
+	}
 	c := &Checkpoint{}
 	if err := json.Unmarshal(data, c); err != nil {
 		return nil, fmt.Errorf("checkpoint record: %w: %w", ErrMalformed, err)
 	}
 	switch {
-	case c.PersistenceVersion > PersistenceVersion:
-		return nil, fmt.Errorf("checkpoint record: %w: @persistence_version %d", ErrNewerMajor, c.PersistenceVersion)
 	case c.PersistenceVersion < 1 || c.Generation < 1 || c.LastEventTime.IsZero():
 		return nil, fmt.Errorf("checkpoint record: %w: @persistence_version, generation or last_event_time_in_utc is missing", ErrMalformed)
 	}
@@ -85,9 +94,9 @@ func (c Claim) Encode() []byte { return fmt.Appendf(nil, "%d", c.RawSequence) }
 
 // DecodeClaim reads a claim; an unreadable one is an error, which the caller must not take for "known".
 func DecodeClaim(data []byte) (Claim, error) {
-	var c Claim
-	if _, err := fmt.Sscanf(string(data), "%d", &c.RawSequence); err != nil || len(data) > 20 {
-		return Claim{}, fmt.Errorf("claim %q: %w", data, ErrMalformed)
+	sequence, err := strconv.ParseUint(string(data), 10, 64)
+	if err != nil {
+		return Claim{}, fmt.Errorf("claim %.40q: %w", data, ErrMalformed)
 	}
-	return c, nil
+	return Claim{RawSequence: sequence}, nil
 }

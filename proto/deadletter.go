@@ -55,8 +55,8 @@ func (d *DeadLetter) Encode() ([]byte, error) {
 	w.text("id", d.AlertID)
 	w.text("re", d.Reason)
 	w.int("at", int64(d.Attempts))
-	w.int("ff", d.First.UnixNano())
-	w.int("lf", d.Last.UnixNano())
+	w.int("ff", nanos(d.First))
+	w.int("lf", nanos(d.Last))
 	w.text("sm", d.Stream)
 	w.int("sq", int64(d.Sequence))
 	w.bytes("pa", d.Payload)
@@ -95,7 +95,7 @@ func DecodeDeadLetter(data []byte) (*DeadLetter, error) {
 		case "pa":
 			d.Payload, err = dec.DecodeBytes()
 		default:
-			err = dec.Skip()
+			err = skip(dec, maxDepth)
 		}
 		return err
 	})

@@ -30,7 +30,8 @@ var (
 // any time, gives the same bytes.
 //
 // On the wire it is a msgpack map with short text keys (given at each field); readers ignore keys they
-// do not know, and times are nanoseconds since the Unix epoch in UTC.
+// do not know, and times are nanoseconds since the Unix epoch in UTC: a time before 1678 is none, one
+// after 2262 is the last that fits.
 type Envelope struct {
 	Row         []byte    // r: the row as Azure sent it, masked where configured
 	Hash        string    // h: what dedup claims, see Hasher
@@ -81,13 +82,13 @@ func (e *Envelope) Encode() ([]byte, error) {
 	w.text("sv", e.Source.Service)
 	w.text("sc", e.Scope)
 	w.int("pi", e.PullingID)
-	w.int("ps", e.PullStart.UnixNano())
+	w.int("ps", nanos(e.PullStart))
 	w.int("g", int64(e.Generation))
-	w.int("ft", e.FetchTime.UnixNano())
+	w.int("ft", nanos(e.FetchTime))
 	w.text("ho", e.Host)
 	w.text("tg", e.Tag)
 	if !e.EventTime.IsZero() {
-		w.int("et", e.EventTime.UnixNano())
+		w.int("et", nanos(e.EventTime))
 	}
 	if len(e.OtherHashes) > 0 {
 		w.texts("oh", e.OtherHashes)
@@ -139,6 +140,12 @@ func (e *Envelope) complete() error {
 		if !validHash(e.Hash) {
 			return fmt.Errorf("%w: hash %q is not %d characters of base64url", ErrMalformed, e.Hash, hashLength)
 		}
+		// They become parts of subjects too, where a wildcard would find what is not meant.
+		for _, h := range e.OtherHashes {
+			if !validHash(h) {
+				return fmt.Errorf("%w: other hash %q is not %d characters of base64url", ErrMalformed, h, hashLength)
+			}
+		}
 		return nil
 	}
 	return fmt.Errorf("%w: field %s is missing", ErrMalformed, missing)
@@ -187,7 +194,7 @@ func (e *Envelope) field(dec *msgpack.Decoder, key string) (err error) {
 	case "co":
 		e.ClaimOnly, err = dec.DecodeBool()
 	default:
-		err = dec.Skip()
+		err = skip(dec, maxDepth)
 	}
 	return err
 }

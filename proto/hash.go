@@ -33,11 +33,14 @@ func HashIdentity(id string) string {
 //
 // It returns an error if row is no JSON object; a row without properties hashes as if they were null.
 func HashVersionOf(id string, row []byte, ignore []string) (string, error) {
-	var envelope struct {
+	var envelope *struct {
 		Properties json.RawMessage `json:"properties"`
 	}
 	if err := json.Unmarshal(row, &envelope); err != nil {
 		return "", fmt.Errorf("row of %s: %w", id, err)
+	}
+	if envelope == nil {
+		return "", fmt.Errorf("row of %s is null", id)
 	}
 	canonical, err := canonicalJSON(envelope.Properties, ignore)
 	if err != nil {

@@ -68,7 +68,7 @@ func (l *Ledger) Encode() ([]byte, error) {
 	w.do(enc.EncodeMapLen(12))
 	w.int("v", SchemaMajor)
 	w.text("in", l.Instance)
-	w.int("up", l.Updated.UnixNano())
+	w.int("up", nanos(l.Updated))
 	w.int("fl", int64(l.Floor))
 	w.do(enc.EncodeString("wr"))
 	w.do(l.Written.EncodeMsgpack(enc))
@@ -120,7 +120,7 @@ func DecodeLedger(data []byte) (*Ledger, error) {
 		case "nu":
 			l.Counters.Unclean, err = dec.DecodeUint64()
 		default:
-			err = dec.Skip()
+			err = skip(dec, maxDepth)
 		}
 		return err
 	})

@@ -5,14 +5,20 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"time"
 
 	"github.com/vmihailenco/msgpack/v5"
+	"github.com/vmihailenco/msgpack/v5/msgpcode"
 )
 
 // maxFields bounds a map's length before it is believed, so that a damaged length cannot make the reader
 // spin; the schemas have about twenty fields.
 const maxFields = 1024
+
+// maxDepth bounds the nesting of a value that is skipped. Skipping is recursive, and a stack that
+// overflows ends the process: no recover catches it.
+const maxDepth = 64
 
 // fieldWriter writes map fields and keeps the first error.
 type fieldWriter struct {
@@ -83,9 +89,60 @@ func readMap(data []byte, field func(dec *msgpack.Decoder, key string) error) er
 	return nil
 }
 
+// skip reads over one value, lists and maps up to depth levels deep.
+func skip(dec *msgpack.Decoder, depth int) error {
+	c, err := dec.PeekCode()
+	if err != nil {
+		return err
+	}
+	n := 0
+	switch {
+	case msgpcode.IsFixedArray(c), c == msgpcode.Array16, c == msgpcode.Array32:
+		n, err = dec.DecodeArrayLen()
+	case msgpcode.IsFixedMap(c), c == msgpcode.Map16, c == msgpcode.Map32:
+		n, err = dec.DecodeMapLen()
+		n *= 2
+	default:
+		return dec.Skip()
+	}
+	if err != nil {
+		return err
+	}
+	if depth == 0 {
+		return fmt.Errorf("nested deeper than %d", maxDepth)
+	}
+	for range n {
+		if err := skip(dec, depth-1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// The ends of what nanoseconds since the Unix epoch can say in 64 bits.
+var (
+	firstTime = time.Unix(0, math.MinInt64)
+	lastTime  = time.Unix(0, math.MaxInt64)
+)
+
+// noTime stands for the zero time, and for every other that is too early.
+const noTime = math.MinInt64
+
+// nanos is t on the wire. Azure's rows hold whatever a sensor's clock says, so a time that does not fit
+// must not wrap around into another.
+func nanos(t time.Time) int64 {
+	switch {
+	case t.Before(firstTime):
+		return noTime
+	case t.After(lastTime):
+		return math.MaxInt64
+	}
+	return t.UnixNano()
+}
+
 func decodeTime(dec *msgpack.Decoder) (time.Time, error) {
 	ns, err := dec.DecodeInt64()
-	if err != nil {
+	if err != nil || ns == noTime {
 		return time.Time{}, err
 	}
 	return time.Unix(0, ns).UTC(), nil

@@ -2,6 +2,7 @@ package proto
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"sort"
 
@@ -25,11 +26,15 @@ func SequencesOf(seqs ...uint64) Sequences {
 // Ranges returns the set's ranges in order; the caller must not change them.
 func (s *Sequences) Ranges() []Range { return s.ranges }
 
-// Len counts the sequences in the set.
+// Len counts the sequences in the set; it stops at math.MaxInt.
 func (s *Sequences) Len() int {
 	n := 0
 	for _, r := range s.ranges {
-		n += int(r.Last - r.First + 1)
+		more := r.Last - r.First // one less than r holds, which may be 2^64
+		if more >= uint64(math.MaxInt-n) {
+			return math.MaxInt
+		}
+		n += int(more) + 1
 	}
 	return n
 }
@@ -54,7 +59,7 @@ func (s *Sequences) AddAll(seqs []uint64) {
 	slices.Sort(sorted)
 	for i := 0; i < len(sorted); {
 		j := i
-		for j+1 < len(sorted) && sorted[j+1] <= sorted[j]+1 {
+		for j+1 < len(sorted) && sorted[j+1]-sorted[j] <= 1 {
 			j++
 		}
 		s.AddRange(Range{sorted[i], sorted[j]})
@@ -67,10 +72,12 @@ func (s *Sequences) AddRange(r Range) {
 	if r.First > r.Last {
 		return
 	}
-	// Everything from i up to j touches or overlaps r and becomes one range with it.
-	i := sort.Search(len(s.ranges), func(i int) bool { return s.ranges[i].Last+1 >= r.First })
+	// Everything from i up to j touches or overlaps r and becomes one range with it. before and after are
+	// r's neighbours, kept from wrapping around at both ends.
+	before, after := r.First-min(r.First, 1), r.Last+min(math.MaxUint64-r.Last, 1)
+	i := s.search(before)
 	j := i
-	for j < len(s.ranges) && s.ranges[j].First <= r.Last+1 {
+	for j < len(s.ranges) && s.ranges[j].First <= after {
 		r.First = min(r.First, s.ranges[j].First)
 		r.Last = max(r.Last, s.ranges[j].Last)
 		j++

@@ -56,7 +56,7 @@ func Token(name string) string {
 	return b.String()
 }
 
-// FromToken is the inverse of [Token].
+// FromToken is the inverse of [Token]; what Token does not write is an error.
 func FromToken(token string) (string, error) {
 	if token == "=" {
 		return "", nil
@@ -77,7 +77,10 @@ func FromToken(token string) (string, error) {
 		b.WriteByte(byte(v))
 		i += 2
 	}
-	return b.String(), nil
+	if name := b.String(); Token(name) == token {
+		return name, nil
+	}
+	return "", fmt.Errorf("token %q is not how its text is written", token)
 }
 
 // Source is where alerts come from: one service of one input. It is what a checkpoint, a lease and a

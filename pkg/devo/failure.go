@@ -106,7 +106,7 @@ func Classify(err error) error {
 		return failure(TimedOut, err, "check that a firewall or proxy lets this machine reach the endpoint's address and port",
 			"the endpoint did not answer in time")
 	}
-	return failure(Other, err, "see the error itself", "the connection failed")
+	return failure(Other, err, "check the network between this machine and the endpoint, and ask whoever runs the endpoint if it stays", "the connection failed")
 }
 
 // classifyTLS returns the Failure of a TLS or certificate error, or nil.

@@ -52,11 +52,11 @@ func (w *window) settle(ctx context.Context) (confirmed bool) {
 	defer w.link.Close() //nolint:errcheck // nothing depends on how the socket closes
 	err := w.prove(ctx)
 	if err == nil {
+		w.output.ledger.Count(proto.Counters{Rotations: 1}) // stored with the confirmation
 		err = w.confirm(ctx, w.held)
 	}
 	if err == nil {
 		w.output.recover()
-		w.output.ledger.Count(proto.Counters{Rotations: 1})
 		w.output.metrics.rotations.Add(ctx, 1, w.output.label)
 		return true
 	}

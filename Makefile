@@ -1,0 +1,52 @@
+# Every target does all of its own set-up: Go and its module proxy are enough.
+MODULES  := proto pkg services/fetcher services/dedup services/sender services/simulator services/collector
+PROGRAMS := collector fetcher dedup sender simulator
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+COMMIT   ?= $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
+LDFLAGS  := -s -w -X defenderiot/pkg/telemetry.version=$(VERSION) -X defenderiot/pkg/telemetry.commit=$(COMMIT)
+FUZZTIME ?= 10s
+
+.PHONY: build test race lint fuzz bench e2e demo clean
+
+## build: static binaries in bin/
+build:
+	@mkdir -p bin
+	@for p in $(PROGRAMS); do echo "build $$p"; \
+	  CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/$$p ./services/$$p/cmd/$$p || exit 1; done
+
+## test: unit tests and tests on the embedded server, a few minutes
+test:
+	@go test -timeout 10m $(foreach m,$(MODULES),./$(m)/...)
+
+## race: the same under the race detector
+race:
+	@go test -race -timeout 20m $(foreach m,$(MODULES),./$(m)/...)
+
+## lint: gofmt, go vet, staticcheck, and tidy modules
+lint:
+	@unformatted=$$(gofmt -l $(MODULES)); test -z "$$unformatted" || { echo "not formatted: $$unformatted"; exit 1; }
+	@go vet $(foreach m,$(MODULES),./$(m)/...)
+	@go vet -tags e2e,faultpoints ./services/collector/...
+	@cd pkg && go tool staticcheck $(foreach m,$(MODULES),../$(m)/...)
+	@for m in $(MODULES); do (cd $$m && GOWORK=off go mod tidy -diff >/dev/null) || { echo "$$m: run GOWORK=off go mod tidy"; exit 1; }; done
+
+## fuzz: every fuzz test for FUZZTIME
+fuzz:
+	@for m in $(MODULES); do (cd $$m && for pkg in $$(go list ./...); do \
+	  for f in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+	    echo "fuzz $$pkg $$f"; go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$pkg || exit 1; done; done) || exit 1; done
+
+## bench: all benchmark figures of the README, with the machine they were taken on
+bench: build
+	@go run ./services/collector/cmd/bench
+
+## e2e: the real binaries against the simulator, with kill -9 and broken connections
+e2e:
+	@go test -tags e2e -timeout 15m -count 1 ./services/collector/e2e
+
+## demo: the whole pipeline against the built-in simulator; ctrl-c stops
+demo: build
+	@bin/collector demo
+
+clean:
+	@rm -rf bin

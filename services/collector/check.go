@@ -1,0 +1,178 @@
+package collector
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+	"go.opentelemetry.io/otel/metric/noop"
+
+	"defenderiot/pkg/config"
+	"defenderiot/pkg/devo"
+	"defenderiot/pkg/fault"
+	"defenderiot/pkg/process"
+	"defenderiot/pkg/resourcegraph"
+	"defenderiot/services/fetcher"
+	"defenderiot/services/sender"
+)
+
+const (
+	stepTimeout = 90 * time.Second
+	// refusalTime is how long a new connection to an output is watched: under TLS 1.3 a refused client
+	// certificate shows only after the handshake.
+	refusalTime = time.Second
+)
+
+// Step is one line of a check.
+type Step struct {
+	Name   string `json:"step"`
+	Passed bool   `json:"passed"`
+	Detail string `json:"detail,omitempty"`
+	Hint   string `json:"hint,omitempty"`
+}
+
+func (a *app) checkCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use: "check", Short: "validates the configuration, asks Azure for a token and an alert, connects to each output", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.check(cmd.Context(), asJSON) },
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+// check does every step, also after one has failed, and returns the first failure.
+func (a *app) check(ctx context.Context, asJSON bool) error {
+	c, warnings, err := a.load()
+	if err != nil {
+		return err
+	}
+	var steps []Step
+	var first error
+	say := func(name, detail string, err error) {
+		s := Step{Name: name, Passed: err == nil, Detail: detail}
+		if err != nil {
+			s.Detail, s.Hint = err.Error(), fault.Hint(err)
+			if first == nil {
+				first = err
+			}
+		}
+		steps = append(steps, s)
+		if asJSON {
+			return
+		}
+		if s.Passed {
+			fmt.Fprintf(a.stdout, "ok      %s: %s\n", s.Name, s.Detail)
+		} else {
+			fmt.Fprintf(a.stdout, "FAILED  %s: %s\n", s.Name, s.Detail)
+		}
+	}
+	say("configuration", c.File(), nil)
+	for _, w := range warnings {
+		if !asJSON {
+			fmt.Fprintf(a.stdout, "        warning: %s\n", w)
+		}
+	}
+	for _, name := range fetcher.Enabled(c) {
+		checkInput(ctx, c, name, say)
+	}
+	for _, name := range keys(c.Outputs) {
+		detail, err := checkOutput(ctx, c, c.Outputs[name])
+		say("output "+name, detail, err)
+	}
+	if asJSON {
+		enc := json.NewEncoder(a.stdout)
+		enc.SetIndent("", "  ")
+		if err := enc.Encode(struct {
+			Passed bool   `json:"passed"`
+			Steps  []Step `json:"steps"`
+		}{first == nil, steps}); err != nil {
+			return err
+		}
+	}
+	if first != nil {
+		return &checkError{first}
+	}
+	return nil
+}
+
+// checkError prints as the failure itself and exits with the code of a failed check.
+type checkError struct{ error }
+
+func (e *checkError) Unwrap() []error { return []error{e.error, process.ErrCheckFailed} }
+
+func checkInput(ctx context.Context, c *config.Config, name string, say func(name, detail string, err error)) {
+	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
+	defer cancel()
+	client, err := fetcher.Client(c, name, nil, noop.Meter{})
+	if err != nil {
+		say("input "+name, "", err)
+		return
+	}
+	defer client.Close()
+	if err := client.Token(ctx); err != nil {
+		say("token for "+name, "", err)
+		return
+	}
+	say("token for "+name, "got one by "+client.Identity(), nil)
+	alerts := c.Inputs[name].Services.IoTSecurityAlerts
+	page, err := client.Page(ctx, resourcegraph.Query{
+		Text:          resourcegraph.WindowQuery(time.Now().Add(-90*24*time.Hour), time.Time{}),
+		Subscriptions: firstBatch(alerts.Subscriptions), ManagementGroups: alerts.ManagementGroups, Top: 1,
+	})
+	if err != nil {
+		say("test fetch of "+name, "", err)
+		return
+	}
+	readable, err := client.Subscriptions(ctx, alerts.Subscriptions, alerts.ManagementGroups)
+	if err != nil {
+		say("scope of "+name, "", err)
+		return
+	}
+	say("test fetch of "+name, fmt.Sprintf("source is pullable, %d alerts in 90 days", page.Total), nil)
+	if missing := len(alerts.Subscriptions) - len(readable); missing > 0 {
+		say("scope of "+name, "", fault.WithHint(fmt.Errorf("%d of the %d configured subscriptions cannot be read, so their alerts would be missing silently", missing, len(alerts.Subscriptions)),
+			"give the application the role Security Reader on each of the configured subscriptions"))
+		return
+	}
+	say("scope of "+name, fmt.Sprintf("%d subscriptions can be read", len(readable)), nil)
+}
+
+func firstBatch(subscriptions []string) []string {
+	return subscriptions[:min(len(subscriptions), resourcegraph.MaxSubscriptions)]
+}
+
+func checkOutput(ctx context.Context, c *config.Config, o config.Output) (string, error) {
+	if o.Transport() == config.TransportConsole {
+		return "writes to this process's stdout", nil
+	}
+	endpoint := sender.Endpoint(c, o)
+	conn, err := devo.Dial(ctx, endpoint)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close() //nolint:errcheck // the check is over
+	select {
+	case <-conn.Gone():
+		if err := conn.Err(); err != nil {
+			return "", err
+		}
+		return "", errors.New("the endpoint closed the connection at once")
+	case <-ctx.Done():
+		return "", ctx.Err()
+	case <-time.After(refusalTime):
+	}
+	answer, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	proof, err := conn.HalfClose(answer)
+	switch {
+	case proof.Delivered():
+		return fmt.Sprintf("connected to %s, which answers half-closes: delivery can be proved", endpoint), nil
+	case proof == devo.Unanswered:
+		return fmt.Sprintf("connected to %s, which does not answer half-closes: delivery will be unproved", endpoint), nil
+	}
+	return "", err
+}

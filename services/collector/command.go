@@ -1,0 +1,136 @@
+// Package collector assembles the services into one process on an embedded server, and holds the
+// operator's commands.
+//
+// How the commands speak: results go to stdout, everything else to stderr; an error is one line that says
+// what, and a hint line that says what to do; lower case, no full stop; --json where a program may read it.
+package collector
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"defenderiot/pkg/config"
+	"defenderiot/pkg/fault"
+	"defenderiot/pkg/process"
+	"defenderiot/pkg/telemetry"
+)
+
+// app is what all commands share.
+type app struct {
+	stdout, stderr io.Writer
+	configFile     string
+
+	// Flags of the known collector, accepted on the bare command.
+	validate, prodMode, noSaveState bool
+	jobConfig, collectorConfig      string
+}
+
+// Command is the whole command line. It returns errors instead of ending the process; process.Execute
+// turns them into output and an exit code.
+func Command(stdout, stderr io.Writer) *cobra.Command {
+	a := &app{stdout: stdout, stderr: stderr}
+	version, commit, goVersion := telemetry.BuildVersion()
+	root := &cobra.Command{
+		Use:   "collector",
+		Short: "brings every Microsoft Defender for IoT alert to Devo, once, soon, and provably",
+		Example: "  collector demo                      see it work, without any configuration\n" +
+			"  collector check --config my.yaml    is the configuration right, do Azure and Devo answer?\n" +
+			"  collector run --config my.yaml      everything in one process\n" +
+			"  collector status                    where everything stands",
+		Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true,
+		Version: fmt.Sprintf("%s (commit %s, %s)", version, commit, goVersion),
+		RunE:    a.bare,
+	}
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	root.PersistentFlags().StringVar(&a.configFile, "config", "", "configuration file (default $CONFIG_FILE, else config.yaml; looked up in ./config/, then ./)")
+	known := root.Flags()
+	known.BoolVar(&a.validate, "validate", false, "the same as `collector check`")
+	known.BoolVar(&a.prodMode, "prod-mode", false, "run; there is one mode only")
+	known.BoolVar(&a.noSaveState, "no-save-state", false, "run with the state in a temporary folder that is removed at the end")
+	known.StringVar(&a.jobConfig, "job_config_loc", "", "job file of a Collector Server")
+	known.StringVar(&a.collectorConfig, "collector_config_loc", "", "collector file of a Collector Server")
+	root.AddCommand(a.runCommand(), a.demoCommand(), a.checkCommand(), a.statusCommand(), a.provisionCommand(), a.schemaCommand())
+	return root
+}
+
+// bare is the collector without a command: with the known collector's flags it does what that does,
+// else it shows the help.
+func (a *app) bare(cmd *cobra.Command, _ []string) error {
+	switch {
+	case a.validate:
+		return a.check(cmd.Context(), false)
+	case a.prodMode || a.noSaveState || cmd.Flags().Changed("config") || a.jobConfig != "" || a.collectorConfig != "":
+		return a.run(cmd.Context())
+	}
+	return cmd.Help()
+}
+
+func (a *app) runCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "run", Short: "everything in one process, on an embedded server unless bus.url is set", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.run(cmd.Context()) },
+	}
+	cmd.Flags().BoolVar(&a.noSaveState, "no-save-state", false, "keep the state in a temporary folder that is removed at the end")
+	return cmd
+}
+
+func (a *app) schemaCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "schema", Short: "prints the JSON Schema of the configuration file", Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			schema, err := config.Schema()
+			if err != nil {
+				return err
+			}
+			_, err = a.stdout.Write(append(schema, '\n'))
+			return err
+		},
+	}
+}
+
+// load reads the configuration.
+func (a *app) load() (*config.Config, []config.Warning, error) {
+	for flag, file := range map[string]string{"--job_config_loc": a.jobConfig, "--collector_config_loc": a.collectorConfig} {
+		if file == "" {
+			continue
+		}
+		if _, err := os.Stat(file); err == nil {
+			return nil, nil, fault.Config(0, "%s %s: this version reads one configuration file", flag, file).
+				WithHint("put globals, inputs and outputs into one file and name it with --config")
+		}
+	}
+	return config.Load(config.Options{Path: a.configFile})
+}
+
+func (a *app) run(ctx context.Context) error {
+	c, warnings, err := a.load()
+	if err != nil {
+		return err
+	}
+	p, err := process.OpenWith(ctx, "collector", c, warnings, a.stderr)
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	dir := process.BusDir(c)
+	if a.noSaveState {
+		if dir, err = os.MkdirTemp("", "collector-state-"); err != nil {
+			return err
+		}
+		defer os.RemoveAll(dir) //nolint:errcheck // a temporary folder
+		p.Logger.Warn("the state is in a temporary folder and is removed at the end", "folder", dir)
+	}
+	limitMemory(p.Logger)
+	pipeline := &Pipeline{Process: p, BusDir: dir, Console: a.stdout}
+	err = pipeline.Run(ctx)
+	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,200 @@
+package collector
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"defenderiot/pkg/bus"
+	"defenderiot/pkg/bus/embedded"
+	"defenderiot/pkg/process"
+	"defenderiot/services/dedup"
+	"defenderiot/services/fetcher"
+	"defenderiot/services/sender"
+)
+
+const (
+	// memoryLimit is the heap that the one process aims at when GOMEMLIMIT does not say otherwise.
+	// Measured: with less the collector spends its time fighting the server's block cache.
+	memoryLimit = 224 << 20
+	busClose    = time.Second
+)
+
+// Pipeline is all services on one bus in one process:
+//
+//	embedded server (or bus.url) <── provision
+//	     ├── fetchers, one for each enabled input
+//	     ├── dedup, and the keeper that purges
+//	     └── sender, with all outputs
+type Pipeline struct {
+	Process *process.Process
+	// BusDir is the embedded server's folder.
+	BusDir string
+	// Console is what the outputs console and stdout write to.
+	Console io.Writer
+}
+
+// service is what the pipeline runs.
+type service struct {
+	name string
+	run  func(context.Context) error
+}
+
+// Run starts everything, works until ctx ends, and then stops in order: nothing more is taken, what was
+// written is confirmed, the bus is closed last. It takes at most 8 s for that. Errors are those of the start;
+// once everything runs, remote trouble never ends it.
+func (p *Pipeline) Run(ctx context.Context) error {
+	connect, stop, err := p.openBus(ctx)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	services, release, err := p.services(connect)
+	if err != nil {
+		return err
+	}
+	defer release()
+	p.Process.Logger.Info("collector runs", "instance", p.Process.Instance, "telemetry", p.Process.Telemetry.Addr())
+	errs := make([]error, len(services))
+	var group sync.WaitGroup
+	for i, s := range services {
+		group.Go(func() {
+			if err := s.run(ctx); err != nil {
+				errs[i] = fmt.Errorf("%s: %w", s.name, err)
+			}
+		})
+	}
+	group.Wait()
+	p.Process.Logger.Info("collector stops")
+	return errors.Join(errs...)
+}
+
+// openBus starts the embedded server and provisions it, or waits for the configured server. connect gives
+// a connection of its own to each service: reading one is a single goroutine's work.
+func (p *Pipeline) openBus(ctx context.Context) (connect func(name string) (*bus.Bus, error), stop func(), err error) {
+	c := p.Process.Config
+	var opened []*bus.Bus
+	closeAll := func() {
+		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), busClose)
+		defer cancel()
+		for _, b := range opened {
+			_ = b.Close(end)
+		}
+	}
+	if !c.Bus.IsEmbedded() {
+		first, err := p.Process.Bound(ctx)
+		if err != nil {
+			return nil, nil, err
+		}
+		opened = append(opened, first)
+		return func(name string) (*bus.Bus, error) {
+			b, err := process.Connect(c, p.Process.Instance+"/"+name, p.Process.Logger)
+			if err == nil {
+				opened = append(opened, b)
+			}
+			return b, err
+		}, closeAll, nil
+	}
+	server, err := embedded.Start(embedded.Settings{
+		Dir: p.BusDir, Listen: c.Bus.Embedded.Listen, SyncInterval: c.Bus.Embedded.Sync.Interval, Logger: p.Process.Logger,
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	if !c.Bus.Embedded.Sync.Always() {
+		p.Process.Logger.Warn("bus.embedded.sync is not always: a power failure loses what was acknowledged within the interval", "interval", c.Bus.Embedded.Sync.Interval)
+	}
+	stop = func() {
+		closeAll()
+		server.Shutdown()
+	}
+	connect = func(name string) (*bus.Bus, error) {
+		to := server.Connection()
+		b, err := bus.Connect(bus.Settings{
+			InProcess: server.InProcess(), User: to.User, Password: to.Secret(),
+			Name: p.Process.Instance + "/" + name, Logger: p.Process.Logger,
+		})
+		if err == nil {
+			opened = append(opened, b)
+		}
+		return b, err
+	}
+	b, err := connect("provision")
+	if err == nil {
+		err = provision(ctx, b, process.Topology(c), false, p.Process.Logger)
+	}
+	if err != nil {
+		stop()
+		return nil, nil, err
+	}
+	p.Process.Telemetry.Ready("bus", b.Connected)
+	return connect, stop, nil
+}
+
+// services makes everything that runs.
+func (p *Pipeline) services(connect func(string) (*bus.Bus, error)) (services []service, release func(), err error) {
+	t := p.Process.Telemetry
+	var buses [3]*bus.Bus
+	for i, name := range []string{"fetcher", "dedup", "sender"} {
+		if buses[i], err = connect(name); err != nil {
+			return nil, nil, err
+		}
+	}
+	fetchers, release, err := fetcher.Configured(p.Process.Config, fetcher.Runtime{
+		Bus: buses[0], Logger: t.Logger, Meter: t.Meter, Tracer: t.Tracer, Instance: p.Process.Instance,
+		Alone: p.Process.Config.Bus.IsEmbedded(),
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	for i, f := range fetchers {
+		name := fmt.Sprintf("fetcher-%d", i)
+		t.Ready(name, f.Ready)
+		services = append(services, service{name, f.Run})
+	}
+	d, err1 := dedup.New(dedup.Options{Bus: buses[1], Logger: t.Logger, Meter: t.Meter, Tracer: t.Tracer})
+	keeper, err2 := dedup.NewKeeper(buses[1], process.Topology(p.Process.Config), t.Logger, t.Meter)
+	s, err3 := sender.New(sender.Options{
+		Bus: buses[2], Outputs: sender.Configured(p.Process.Config, p.Console), Instance: p.Process.Instance,
+		Logger: t.Logger, Meter: t.Meter, Tracer: t.Tracer,
+	})
+	if err := errors.Join(err1, err2, err3); err != nil {
+		release()
+		return nil, nil, err
+	}
+	t.Ready("sender", s.Ready)
+	services = append(services, service{"dedup", d.Run}, service{"keeper", keeper.Run}, service{"sender", s.Run})
+	for name, o := range p.Process.Config.Outputs {
+		if !o.Config.VerifyCertificate && o.HostPort() != "" {
+			t.Logger.Warn("the endpoint's certificate is not verified, so events can go to anyone in the path; set verify_certificate to true", "output", name)
+		}
+	}
+	return services, release, nil
+}
+
+// provision provisions and names what is left over.
+func provision(ctx context.Context, b *bus.Bus, t bus.Topology, prune bool, logger *slog.Logger) error {
+	leftover, err := b.Provision(ctx, t, prune)
+	if err != nil {
+		return err
+	}
+	for _, output := range leftover {
+		logger.Warn("an output that is no longer configured still keeps its position and holds back the purging of UNIQUE; remove it with `collector provision --prune`", "output", output)
+	}
+	return nil
+}
+
+// limitMemory sets the runtime's soft limit unless the operator did.
+func limitMemory(logger *slog.Logger) {
+	if os.Getenv("GOMEMLIMIT") != "" {
+		return
+	}
+	debug.SetMemoryLimit(memoryLimit)
+	logger.Debug("memory limit set", "bytes", memoryLimit)
+}

@@ -1,0 +1,159 @@
+package fetcher
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/trace"
+
+	"log/slog"
+
+	"defenderiot/pkg/config"
+	"defenderiot/pkg/fault"
+	"defenderiot/pkg/resourcegraph"
+	"defenderiot/pkg/telemetry"
+	"defenderiot/proto"
+)
+
+// ServiceName is the one service of an input.
+const ServiceName = "iot_security_alerts"
+
+// defaultTag is the Devo table of the alerts.
+const defaultTag = "edr.microsoft_defender.iot_security.alert"
+
+// Runtime is what configured fetchers get from their process. All fields but Alone are required.
+type Runtime struct {
+	Bus      Bus
+	Logger   *slog.Logger
+	Meter    metric.Meter
+	Tracer   trace.Tracer
+	Instance string
+	Alone    bool // see Options
+}
+
+// Configured makes a Fetcher for each enabled input of c, in the order of their names. close releases
+// their idle connections after they have run. Errors are of the configuration.
+func Configured(c *config.Config, r Runtime) (fetchers []*Fetcher, close func(), err error) {
+	var clients []*resourcegraph.Client
+	close = func() {
+		for _, client := range clients {
+			client.Close()
+		}
+	}
+	for _, name := range Enabled(c) {
+		input := c.Inputs[name]
+		logger := telemetry.WithThread(r.Logger, "InputProcess",
+			fmt.Sprintf("IotPuller(%s,%s,%s,predefined)", name, input.ID, ServiceName))
+		client, err := Client(c, name, logger, r.Meter)
+		if err != nil {
+			close()
+			return nil, nil, err
+		}
+		clients = append(clients, client)
+		service, err := service(name, input)
+		if err != nil {
+			close()
+			return nil, nil, err
+		}
+		f, err := New(Options{
+			Source:  proto.Source{Input: name, InputID: input.ID, Service: ServiceName},
+			Service: service, Graph: client, Bus: r.Bus, Logger: logger, Meter: r.Meter, Tracer: r.Tracer,
+			Instance: r.Instance, Alone: r.Alone,
+		})
+		if err != nil {
+			close()
+			return nil, nil, err
+		}
+		fetchers = append(fetchers, f)
+	}
+	return fetchers, close, nil
+}
+
+// Enabled lists the inputs that are switched on, in order.
+func Enabled(c *config.Config) []string {
+	var names []string
+	for name, input := range c.Inputs {
+		if input.Enabled {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Client makes the Resource Graph client of an input; it contacts nobody.
+func Client(c *config.Config, name string, logger *slog.Logger, meter metric.Meter) (*resourcegraph.Client, error) {
+	input := c.Inputs[name]
+	credentials := input.Credentials
+	s := resourcegraph.Settings{
+		Credential: resourcegraph.Credential{
+			Kind:     string(credentials.Kind()),
+			TenantID: credentials.TenantID, ClientID: credentials.ClientID, ClientSecret: credentials.ClientSecret,
+			CertificatePassword: credentials.ClientCertificatePassword,
+		},
+		Cloud:      resourcegraph.Cloud{Name: input.Cloud},
+		QuotaShare: input.Services.IoTSecurityAlerts.QuotaShare,
+		UserAgent:  "defender-iot-collector",
+		Logger:     logger, Meter: meter,
+	}
+	if credentials.ClientCertificate != "" {
+		s.Credential.CertificateFile = credentialPath(c, credentials.ClientCertificate)
+	}
+	if m := credentials.ManagedIdentity; m != nil {
+		s.Credential.ClientID = m.ClientID
+	}
+	if w := credentials.WorkloadIdentity; w != nil {
+		s.Credential.TokenFile = w.TokenFile
+	}
+	if custom := input.CustomCloud; custom != nil {
+		s.Cloud.AuthorityHost = custom.AuthorityHost
+		s.Cloud.ResourceManagerEndpoint = custom.ResourceManagerEndpoint
+		s.Cloud.ResourceManagerAudience = custom.ResourceManagerAudience
+		s.Cloud.CAFile = c.CertPath(custom.CAFile)
+	}
+	client, err := resourcegraph.New(s)
+	if err != nil {
+		return nil, fmt.Errorf("inputs.%s: %w", name, err)
+	}
+	return client, nil
+}
+
+// credentialPath finds a credential file: absolute, or below ./credentials/ beside ./certs/.
+func credentialPath(c *config.Config, name string) string {
+	if filepath.IsAbs(name) {
+		return name
+	}
+	return filepath.Join(filepath.Dir(filepath.Dir(c.CertPath(name))), "credentials", name)
+}
+
+func service(name string, input config.Input) (Service, error) {
+	alerts := input.Services.IoTSecurityAlerts
+	if len(alerts.ObfuscationData) > 0 {
+		// Sending in clear what was asked to be masked would be worse than not starting.
+		return Service{}, fault.Config(0, "inputs.%s.services.%s.obfuscation_data: this version cannot mask values and refuses to send them unmasked", name, ServiceName).
+			WithHint("remove obfuscation_data only if the values may leave unmasked")
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		host = "collector"
+	}
+	tag := alerts.OverrideTag
+	if tag == "" {
+		tag = defaultTag
+	}
+	return Service{
+		Period:           time.Duration(alerts.RequestPeriodInSeconds) * time.Second,
+		Start:            alerts.StartTimeInUTC.Time,
+		Subscriptions:    alerts.Subscriptions,
+		ManagementGroups: alerts.ManagementGroups,
+		Overlap:          time.Duration(alerts.OverlapInMinutes) * time.Minute,
+		Lookback:         time.Duration(alerts.LookbackInMinutes) * time.Minute,
+		Deduplication:    alerts.Deduplication,
+		Ignore:           alerts.DeduplicationIgnore,
+		Tag:              tag, Environment: input.Environment, Host: host,
+	}, nil
+}

@@ -1,0 +1,380 @@
+package fetcher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/trace"
+
+	"defenderiot/pkg/bus"
+	"defenderiot/pkg/fault"
+	"defenderiot/pkg/resourcegraph"
+	"defenderiot/proto"
+)
+
+// Graph is what the fetcher asks of Azure Resource Graph. *resourcegraph.Client has it; it keeps the
+// quota and makes the few quick tries, the fetcher decides everything that takes longer.
+type Graph interface {
+	Token(ctx context.Context) error
+	Page(ctx context.Context, q resourcegraph.Query) (*resourcegraph.Page, error)
+	Subscriptions(ctx context.Context, subscriptions, managementGroups []string) ([]string, error)
+}
+
+// Streams is what the fetcher does with streams.
+type Streams interface {
+	PublishBatch(ctx context.Context, stream string, msgs []bus.Message) error
+	Lookup(ctx context.Context, stream string, subjects []string) (map[string]bus.Stored, error)
+	DeadLetter(ctx context.Context, d proto.DeadLetter) error
+	Purge(ctx context.Context, stream, filter string) error
+}
+
+// Buckets gives the bucket that holds lease and record.
+type Buckets interface {
+	KeyValue(ctx context.Context, bucket string) (jetstream.KeyValue, error)
+}
+
+// Bus is what the fetcher needs of the bus; *bus.Bus has it.
+type Bus interface {
+	Streams
+	Buckets
+}
+
+// The deduplication modes.
+const (
+	DeduplicateAlert   = "alert"   // each alert once
+	DeduplicateVersion = "version" // again when its content changes
+)
+
+// Service is the configuration of one source.
+type Service struct {
+	// Period is the time from the start of one pull to the start of the next; at least one second.
+	Period time.Duration
+	// Start is the configured start time; the zero time when there is none.
+	Start time.Time
+	// Subscriptions or ManagementGroups limit the scope; neither: all that the principal can read.
+	Subscriptions    []string
+	ManagementGroups []string
+	// AllowPartialScopes accepts an answer over a part of a scope that is too large.
+	AllowPartialScopes bool
+	// Overlap is read again before the position at each pull, Lookback before now at start and every
+	// half hour.
+	Overlap, Lookback time.Duration
+	// Deduplication is DeduplicateAlert (the default) or DeduplicateVersion.
+	Deduplication string
+	// Ignore are the paths that make no new version.
+	Ignore []string
+	// Tag, Environment and Host go into every envelope.
+	Tag, Environment, Host string
+	// TokenEndpoint and Endpoint are what set-up errors name.
+	TokenEndpoint, Endpoint string
+	// Mask replaces what must not be stored; nil when nothing is masked. It is called after hashing, for
+	// one row at a time from several goroutines. A row that it returns an error for becomes a dead letter
+	// without payload.
+	Mask func(row []byte) ([]byte, error)
+}
+
+// Options are what a Fetcher is made from. Source, Graph and Bus are required.
+type Options struct {
+	Source  proto.Source
+	Service Service
+	Graph   Graph
+	Bus     Bus
+	Logger  *slog.Logger
+	Meter   metric.Meter
+	Tracer  trace.Tracer
+	// Instance names this process, uniquely among all that ever run; it is shown as the lease's holder.
+	Instance string
+	// Alone says that no other process can be alive that holds the lease, because the caller owns the
+	// only bus there is (the embedded server with its folder lock). Then a lease that a killed process
+	// left is taken over at once.
+	Alone bool
+	// Clock is this machine's wall clock; nil means time.Now. It names pulls and dates frames. Nothing
+	// is decided by it once Azure has answered.
+	Clock func() time.Time
+}
+
+// Fetcher fetches one source. Make it with New, call Run once. Ready is safe for concurrent use.
+type Fetcher struct {
+	source   proto.Source
+	service  Service
+	graph    Graph
+	bus      Bus
+	logger   *slog.Logger
+	tracer   trace.Tracer
+	metrics  *metrics
+	instance string
+	alone    bool
+	wall     func() time.Time
+	timing   timing
+
+	running  atomic.Bool
+	pages    atomic.Uint64 // pages numbered so far in this process
+	pageSize pageSize
+	slots    chan struct{} // one for each page that background reads hold in memory
+
+	mu       sync.Mutex
+	lastPull int64
+	notReady error
+}
+
+// timing collects the intervals, so that tests can shorten them.
+type timing struct {
+	renew, expiry, giveUp, poll, leaseCall time.Duration // lease
+	call, fetch, grace                     time.Duration // deadlines: bucket, Resource Graph, orderly stop
+	lookback, nullStarts, coverage, sweep  time.Duration // how often
+	sweepDepth, purgeAfter, recordRetry    time.Duration
+	behind, window                         time.Duration // back-fill
+	setupFirst, setupMost                  time.Duration
+}
+
+func defaultTiming() timing {
+	return timing{
+		// A little below 15 s, so that a standby is active within 15 s of the last renewal.
+		renew: 5 * time.Second, expiry: 14 * time.Second, giveUp: 10 * time.Second,
+		poll: 500 * time.Millisecond, leaseCall: 3 * time.Second,
+		call: 10 * time.Second, fetch: 5 * time.Minute, grace: 3 * time.Second,
+		lookback: 30 * time.Minute, nullStarts: 10 * time.Minute, coverage: time.Hour, sweep: 24 * time.Hour,
+		sweepDepth: 90 * 24 * time.Hour, purgeAfter: 24 * time.Hour, recordRetry: time.Minute,
+		behind: 48 * time.Hour, window: 24 * time.Hour,
+		setupFirst: 5 * time.Second, setupMost: 1800 * time.Second,
+	}
+}
+
+// backgroundPages bounds the pages that all reads beside the steady pull hold in memory together; one
+// page is at most 16 MiB.
+const backgroundPages = 6
+
+// New checks the options and makes a Fetcher; it contacts nobody. A start time in the future is
+// InitVariablesError 2, which ends the program.
+func New(o Options) (*Fetcher, error) {
+	s := o.Service
+	switch {
+	case o.Graph == nil || o.Bus == nil:
+		return nil, errors.New("fetcher: Graph and Bus are required")
+	case o.Source.Input == "" || o.Source.Service == "":
+		return nil, errors.New("fetcher: the source has no name")
+	case s.Period < time.Second:
+		return nil, fmt.Errorf("fetcher: a period of %v is below one second", s.Period)
+	case s.Overlap < 0 || s.Lookback < 0:
+		return nil, errors.New("fetcher: overlap and lookback cannot be negative")
+	case len(s.Subscriptions) > 0 && len(s.ManagementGroups) > 0:
+		return nil, errors.New("fetcher: subscriptions and management groups exclude each other")
+	}
+	switch s.Deduplication {
+	case "":
+		s.Deduplication = DeduplicateAlert
+	case DeduplicateAlert, DeduplicateVersion:
+	default:
+		return nil, fmt.Errorf("fetcher: deduplication %q is neither %s nor %s", s.Deduplication, DeduplicateAlert, DeduplicateVersion)
+	}
+	if o.Clock == nil {
+		o.Clock = time.Now
+	}
+	if s.Start.After(o.Clock()) {
+		return nil, fault.InitVariables(2, "Invalid start_time_in_utc: %s. Must be in the past.", s.Start.UTC().Format(time.RFC3339))
+	}
+	s.Subscriptions = lowered(s.Subscriptions)
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	m, err := newMetrics(o.Meter, o.Source)
+	if err != nil {
+		return nil, fmt.Errorf("fetcher: %w", err)
+	}
+	f := &Fetcher{
+		source: o.Source, service: s, graph: o.Graph, bus: o.Bus, logger: o.Logger, tracer: tracerOr(o.Tracer),
+		metrics: m, instance: o.Instance, alone: o.Alone, wall: o.Clock, timing: defaultTiming(),
+		slots: make(chan struct{}, backgroundPages), notReady: errors.New("not started"),
+	}
+	f.pageSize.top = resourcegraph.MaxTop
+	return f, nil
+}
+
+// Run fetches until ctx ends and then returns nil: the page in work is finished within three seconds or
+// left to the next start, and the lease is released. Trouble with Azure or the bus never ends it. It can
+// be called once.
+func (f *Fetcher) Run(ctx context.Context) error {
+	if !f.running.CompareAndSwap(false, true) {
+		return errors.New("fetcher: Run was called twice")
+	}
+	defer f.setReady(errors.New("stopped"))
+	kv := f.bind(ctx)
+	if kv == nil {
+		return nil
+	}
+	for {
+		l := newLease(kv, proto.LeaseKey(f.source), f.instance, f.timing, f.logger)
+		f.setReady(nil) // a standby is ready: it does what it is there for
+		if err := l.acquire(ctx, f.alone); err != nil {
+			return nil // only ctx ends it
+		}
+		f.setReady(errors.New("setting up"))
+		f.metrics.lead(true)
+		f.lead(ctx, kv, l)
+		f.metrics.lead(false)
+		if ctx.Err() != nil {
+			l.release(context.WithoutCancel(ctx))
+			return nil
+		}
+	}
+}
+
+// bind waits for the bucket; nil means that ctx ended.
+func (f *Fetcher) bind(ctx context.Context) keyValue {
+	var c complaint
+	for {
+		callCtx, cancel := context.WithTimeout(ctx, f.timing.call)
+		kv, err := f.bus.KeyValue(callCtx, proto.BucketCheckpoints)
+		cancel()
+		if err == nil {
+			c.over(f.logger, "the bucket of checkpoints is there")
+			return kv
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		f.setReady(err)
+		c.raise(f.logger, slog.LevelWarn, "waiting for the bucket of checkpoints; `collector provision` creates it", err)
+		if !sleep(ctx, nil, time.Second) {
+			return nil
+		}
+	}
+}
+
+// lead is the active state: from the lease's acquisition to its loss or to ctx's end. It returns when
+// everything it started has ended.
+func (f *Fetcher) lead(ctx context.Context, kv keyValue, l *lease) {
+	// held outlives ctx by the grace, so that the page in work can be finished and recorded.
+	held, drop := context.WithCancelCause(context.WithoutCancel(ctx))
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := l.keep(held); err != nil && ctx.Err() == nil {
+			f.logger.Warn("the lease is lost, standing by", "reason", err)
+			drop(err)
+		}
+	})
+	wg.Go(func() {
+		if sleep(held, ctx.Done(), 0) {
+			sleep(held, nil, f.timing.grace)
+		}
+		drop(fault.ErrShuttingDown)
+	})
+	f.active(held, ctx.Done(), kv, l)
+	drop(fault.ErrShuttingDown)
+	wg.Wait()
+}
+
+// active runs sessions until the lease is lost or stop closes. ctx is the lease's.
+func (f *Fetcher) active(ctx context.Context, stop <-chan struct{}, kv keyValue, l *lease) {
+	clock := &remoteClock{wall: f.wall}
+	if !f.setup(ctx, stop, clock) {
+		return
+	}
+	var c complaint
+	for ctx.Err() == nil && !stopped(stop) {
+		s, err := f.open(ctx, stop, kv, l, clock)
+		if err == nil {
+			c.over(f.logger, "the record is readable")
+			f.setReady(nil)
+			err = s.run(ctx)
+		}
+		switch {
+		case errors.Is(err, errRecordChanged):
+			f.logger.Info("the record was changed by a command, reading it anew")
+		case err == nil || ending(ctx, err):
+			return
+		default:
+			f.setReady(err)
+			c.raise(f.logger, slog.LevelError, "the position cannot be read", err)
+			f.logger.Debug("Sleeping 60 sec before retry pre-pull")
+			if !sleep(ctx, stop, f.timing.recordRetry) {
+				return
+			}
+		}
+	}
+}
+
+// ending tells failures of a pull from the end of this holder's work.
+func ending(ctx context.Context, err error) bool {
+	return ctx.Err() != nil || fault.IsShuttingDown(err) || errors.Is(err, errFenced) || errors.Is(err, errRecordChanged)
+}
+
+// Ready is nil while the fetcher does its work: standing by, or active after a successful set-up.
+func (f *Fetcher) Ready() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.notReady != nil {
+		return fmt.Errorf("fetcher %s: %w", f.source, f.notReady)
+	}
+	return nil
+}
+
+func (f *Fetcher) setReady(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.notReady = err
+}
+
+// nextPullID returns the pull's id, epoch milliseconds, different from every other of this process.
+func (f *Fetcher) nextPullID() int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.lastPull = max(f.wall().UnixMilli(), f.lastPull+1)
+	return f.lastPull
+}
+
+// sleep waits for d, or without limit if d is 0, and reports whether it did so to the end: until d has
+// passed, or for d = 0 until stop closed. A context that ends, or stop closing before d, makes it false.
+func sleep(ctx context.Context, stop <-chan struct{}, d time.Duration) bool {
+	if d == 0 {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-stop:
+			return true
+		}
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-stop:
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+func stopped(stop <-chan struct{}) bool {
+	select {
+	case <-stop:
+		return true
+	default:
+		return false
+	}
+}
+
+// jittered spreads d by a tenth to either side.
+func jittered(d time.Duration) time.Duration {
+	return time.Duration(float64(d) * (0.9 + 0.2*rand.Float64()))
+}
+
+func lowered(texts []string) []string {
+	out := make([]string, 0, len(texts))
+	for _, t := range texts {
+		out = append(out, strings.ToLower(t))
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}

@@ -1,0 +1,231 @@
+package fetcher
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// keyValue is what lease and record need of their bucket.
+type keyValue interface {
+	Get(ctx context.Context, key string) (jetstream.KeyValueEntry, error)
+	Create(ctx context.Context, key string, value []byte, opts ...jetstream.KVCreateOpt) (uint64, error)
+	Update(ctx context.Context, key string, value []byte, revision uint64) (uint64, error)
+	Delete(ctx context.Context, key string, opts ...jetstream.KVDeleteOpt) error
+}
+
+// errFenced: another fetcher has taken the lease over. What this one holds in its hands is of no use any
+// more; it goes back to standing by.
+var errFenced = errors.New("another fetcher holds the lease")
+
+// leaseValue is what the lease's key holds. Only its revision matters to standbys; the nonce tells the
+// holder after an unknown outcome whether its own write was stored.
+type leaseValue struct {
+	Holder string `json:"holder"`
+	Nonce  string `json:"nonce"`
+}
+
+// lease is one acquisition of a source's lease; see the package documentation for its states. Its
+// methods are safe for concurrent use after acquire has returned.
+type lease struct {
+	kv     keyValue
+	key    string
+	holder string
+	timing timing
+	logger *slog.Logger
+
+	gate     gate // guards the fields below, over the requests that change them
+	value    []byte
+	nonce    string
+	revision uint64
+
+	mu      sync.Mutex
+	renewed time.Time // before the request of the last acknowledged renewal, monotonic
+
+	// epoch is the revision of the acquisition: a number that no other acquisition has or will have.
+	epoch uint64
+}
+
+func newLease(kv keyValue, key, holder string, t timing, logger *slog.Logger) *lease {
+	return &lease{kv: kv, key: key, holder: holder, timing: t, logger: logger, gate: newGate()}
+}
+
+// acquire stands by until the lease is held; its only error is ctx's. With alone, what is left of a
+// killed process is taken over without waiting.
+func (l *lease) acquire(ctx context.Context, alone bool) error {
+	var c complaint
+	var seen uint64
+	var since time.Time
+	for {
+		entry, err := l.get(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.Is(err, jetstream.ErrKeyNotFound):
+			if l.take(ctx, 0) {
+				return nil
+			}
+		case err != nil:
+			c.raise(l.logger, slog.LevelWarn, "the lease cannot be read, standing by", err)
+		case alone:
+			if l.take(ctx, entry.Revision()) {
+				return nil
+			}
+		case entry.Revision() != seen:
+			if seen == 0 {
+				l.logger.Info("standing by: another fetcher is active", "holder", holderOf(entry.Value()))
+			}
+			seen, since = entry.Revision(), time.Now()
+			c.over(l.logger, "the lease can be read again")
+		case time.Since(since) >= l.timing.expiry:
+			if l.take(ctx, seen) {
+				l.logger.Info("took the lease over: its holder has shown no sign of life",
+					"holder", holderOf(entry.Value()), "seconds", time.Since(since).Seconds())
+				return nil
+			}
+		}
+		if !sleep(ctx, nil, jittered(l.timing.poll)) {
+			return ctx.Err()
+		}
+	}
+}
+
+func (l *lease) get(ctx context.Context) (jetstream.KeyValueEntry, error) {
+	ctx, cancel := context.WithTimeout(ctx, l.timing.leaseCall)
+	defer cancel()
+	return l.kv.Get(ctx, l.key)
+}
+
+// take makes one attempt to replace revision (0: nothing there) by a lease of its own.
+func (l *lease) take(ctx context.Context, revision uint64) bool {
+	if l.gate.enter(ctx) != nil {
+		return false
+	}
+	defer l.gate.leave()
+	l.nonce = rand.Text()
+	value, err := json.Marshal(leaseValue{Holder: l.holder, Nonce: l.nonce})
+	if err != nil {
+		return false
+	}
+	l.value = value
+	before := time.Now()
+	callCtx, cancel := context.WithTimeout(ctx, l.timing.leaseCall)
+	defer cancel()
+	var got uint64
+	if revision == 0 {
+		got, err = l.kv.Create(callCtx, l.key, value)
+	} else {
+		got, err = l.kv.Update(callCtx, l.key, value, revision)
+	}
+	if err != nil {
+		// Unknown is not failed: the nonce tells.
+		entry, getErr := l.get(ctx)
+		if getErr != nil || nonceOf(entry.Value()) != l.nonce {
+			return false
+		}
+		got = entry.Revision()
+	}
+	l.revision, l.epoch = got, got
+	l.noteRenewal(before)
+	return true
+}
+
+// confirm renews the lease now. Nil proves that no other fetcher had taken it over up to this moment;
+// errFenced that one has; any other error leaves it open.
+func (l *lease) confirm(ctx context.Context) error {
+	if err := l.gate.enter(ctx); err != nil {
+		return err
+	}
+	defer l.gate.leave()
+	before := time.Now()
+	callCtx, cancel := context.WithTimeout(ctx, l.timing.leaseCall)
+	defer cancel()
+	revision, err := l.kv.Update(callCtx, l.key, l.value, l.revision)
+	if err != nil {
+		entry, getErr := l.get(ctx)
+		switch {
+		case errors.Is(getErr, jetstream.ErrKeyNotFound):
+			return fmt.Errorf("%w: the lease was removed", errFenced)
+		case getErr != nil:
+			return fmt.Errorf("renew the lease: %w", err)
+		case nonceOf(entry.Value()) != l.nonce && entry.Revision() > l.revision:
+			return fmt.Errorf("%w: %s", errFenced, holderOf(entry.Value()))
+		case nonceOf(entry.Value()) != l.nonce || entry.Revision() <= l.revision:
+			// Not stored, or a replica that lags behind answered.
+			return fmt.Errorf("renew the lease: %w", err)
+		}
+		revision = entry.Revision()
+	}
+	l.revision = revision
+	l.noteRenewal(before)
+	return nil
+}
+
+// keep renews the lease until ctx ends (nil) or it is lost.
+func (l *lease) keep(ctx context.Context) error {
+	wait := l.timing.renew
+	for sleep(ctx, nil, wait) {
+		err := l.confirm(ctx)
+		switch {
+		case err == nil:
+			wait = l.timing.renew
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, errFenced):
+			return err
+		case l.sinceRenewal() >= l.timing.giveUp:
+			return fmt.Errorf("not renewed for %v: %w", l.sinceRenewal().Round(time.Second), err)
+		default:
+			wait = l.timing.renew / 5
+		}
+	}
+	return nil
+}
+
+func (l *lease) noteRenewal(at time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.renewed = at
+}
+
+func (l *lease) sinceRenewal() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return time.Since(l.renewed)
+}
+
+// release lets a standby take over at once. If it fails, the standby waits as after a crash.
+func (l *lease) release(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, l.timing.leaseCall)
+	defer cancel()
+	if l.gate.enter(ctx) != nil {
+		return
+	}
+	defer l.gate.leave()
+	if err := l.kv.Delete(ctx, l.key, jetstream.LastRevision(l.revision)); err != nil {
+		l.logger.Debug("the lease was not released; it expires", "error", err)
+	}
+}
+
+func nonceOf(value []byte) string {
+	var v leaseValue
+	if json.Unmarshal(value, &v) != nil {
+		return ""
+	}
+	return v.Nonce
+}
+
+func holderOf(value []byte) string {
+	var v leaseValue
+	if json.Unmarshal(value, &v) != nil {
+		return "unreadable"
+	}
+	return v.Holder
+}

@@ -1,0 +1,216 @@
+package fetcher
+
+import (
+	"context"
+	"fmt"
+	"hash/fnv"
+	"log/slog"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"defenderiot/pkg/fault"
+	"defenderiot/proto"
+)
+
+// task is something done at intervals beside the pulls.
+type task struct {
+	name  string
+	every time.Duration
+	due   time.Time // monotonic
+	// wide tasks read what a back-fill reads too, so they wait for it.
+	wide bool
+	do   func(ctx context.Context) error
+}
+
+// failedTask is the longest wait before a failed task is tried again.
+const failedTask = time.Minute
+
+// maintain runs the tasks one after another, the first ones after the first pull.
+func (s *session) maintain(ctx context.Context, group *errgroup.Group) error {
+	if !s.waitForFirstPull(ctx) {
+		return nil
+	}
+	t, now := s.timing, time.Now()
+	tasks := []*task{
+		{name: "lookback", every: t.lookback, due: now, wide: true, do: s.lookback},
+		{name: "rows without a start time", every: t.nullStarts, due: now, do: s.nullStarts},
+		{name: "coverage of subscriptions", every: t.coverage, due: now, do: func(ctx context.Context) error { return s.coverage(ctx, group) }},
+		{name: "sweep", every: t.sweep, due: now.Add(s.untilSweep()), wide: true, do: s.sweep},
+		{name: "purge of replaced generations", every: t.coverage, due: now, do: s.purge},
+	}
+	for {
+		next := slices.MinFunc(tasks, func(a, b *task) int { return a.due.Compare(b.due) })
+		if d := time.Until(next.due); d > 0 && !s.pause(ctx, d) {
+			return nil
+		}
+		if ctx.Err() != nil || stopped(s.stop) {
+			return nil
+		}
+		if next.wide && s.backfilling.Load() {
+			next.due = time.Now().Add(jittered(min(failedTask, next.every)))
+			continue
+		}
+		err := next.do(ctx)
+		switch {
+		case err == nil:
+			s.taskFailures.over(s.logger, "maintenance succeeds again")
+			next.due = time.Now().Add(jittered(next.every))
+		case ending(ctx, err):
+			return err
+		default:
+			s.taskFailures.raise(s.logger, slog.LevelError, next.name+" failed and is repeated", err)
+			wait := min(failedTask, next.every)
+			if d, ok := fault.Delay(err); ok {
+				wait = max(wait, d)
+			}
+			next.due = time.Now().Add(jittered(wait))
+		}
+	}
+}
+
+// lookback reads again what started recently, for rows that Resource Graph shows late, and the windows
+// that came back short. It moves no position.
+func (s *session) lookback(ctx context.Context) error {
+	if err := s.rescan(ctx); err != nil {
+		return err
+	}
+	from := later(s.clock.now().Add(-s.service.Lookback), s.floor)
+	p := s.newPull()
+	for _, sc := range s.scopes() {
+		if _, err := s.read(ctx, p, request{window: proto.Window{From: from}, scope: sc, background: true}, nil); err != nil {
+			return err
+		}
+	}
+	if p.sent.Load() > 0 {
+		s.logger.Info(fmt.Sprintf("The lookback to %s found records that Resource Graph had shown late", from.Format(sinceLayout)))
+		s.summarise(ctx, p, slog.LevelInfo)
+	} else {
+		s.summarise(ctx, p, slog.LevelDebug)
+	}
+	return nil
+}
+
+// untilSweep is the time to the hour of the day that is this source's own: the same after each restart,
+// spread over the day among sources.
+func (s *session) untilSweep() time.Duration {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(s.source.Token()))
+	second := time.Duration(h.Sum64()%(24*60*60)) * time.Second
+	now := s.clock.now()
+	due := now.Truncate(24 * time.Hour).Add(second)
+	if !due.After(now) {
+		due = due.Add(24 * time.Hour)
+	}
+	return due.Sub(now)
+}
+
+// sweep reads everything that Azure keeps.
+func (s *session) sweep(ctx context.Context) error {
+	now := s.clock.now()
+	rows, err := s.cover(ctx, s.scopes(), now.Add(-s.timing.sweepDepth), now, 1, nil)
+	if err != nil {
+		return err
+	}
+	s.logger.Info(fmt.Sprintf("The daily sweep has read %d records", rows))
+	return nil
+}
+
+// nullStarts reads the rows without a usable start time, which no window finds.
+func (s *session) nullStarts(ctx context.Context) error {
+	p := s.newPull()
+	rows := int64(0)
+	for _, sc := range s.scopes() {
+		res, err := s.read(ctx, p, request{nullStarts: true, scope: sc, background: true}, nil)
+		if err != nil {
+			return err
+		}
+		rows += res.rows
+	}
+	s.metrics.nullStarts.Record(ctx, rows, s.metrics.labels)
+	if p.sent.Load() > 0 {
+		s.logger.Info(fmt.Sprintf("%d records without a start time were new", p.sent.Load()))
+	}
+	return nil
+}
+
+// migrate claims everything anew under the configured deduplication mode: rows that are known under the
+// former one are claimed without being sent. While it runs, every read of this session does so too.
+func (s *session) migrate(ctx context.Context) error {
+	s.logger.Info("The deduplication mode has changed: known records are claimed anew without being sent", "mode", s.service.Deduplication)
+	if !s.waitForFirstPull(ctx) || !s.waitForBackfill(ctx) {
+		return nil
+	}
+	if _, err := s.cover(ctx, s.scopes(), s.floor, s.clock.now(), 1, nil); err != nil {
+		return err
+	}
+	for {
+		err := s.nullStarts(ctx)
+		if err == nil {
+			break
+		}
+		if ending(ctx, err) {
+			return err
+		}
+		s.taskFailures.raise(s.logger, slog.LevelError, "claiming records anew failed and is repeated", err)
+		if !s.pause(ctx, failedTask) {
+			return nil
+		}
+	}
+	err := s.record.update(ctx, func(c *proto.Checkpoint) bool {
+		c.Deduplication = s.service.Deduplication
+		return true
+	})
+	if err != nil {
+		return err
+	}
+	s.migrating.Store(false)
+	s.logger.Info("All known records are claimed under the new deduplication mode", "mode", s.service.Deduplication)
+	return nil
+}
+
+// waitForFirstPull keeps two reads of the same rows apart; false means that the session ends.
+func (s *session) waitForFirstPull(ctx context.Context) bool {
+	select {
+	case <-s.firstPull:
+		return true
+	case <-s.stop:
+		return false
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (s *session) waitForBackfill(ctx context.Context) bool {
+	for s.backfilling.Load() {
+		if !s.pause(ctx, time.Second) {
+			return false
+		}
+	}
+	return true
+}
+
+// purge removes the claims of generations that were replaced a day ago.
+func (s *session) purge(ctx context.Context) error {
+	for _, g := range s.record.read().Replaced {
+		if s.clock.now().Sub(g.ReplacedAt) < s.timing.purgeAfter || g.Generation == s.generation {
+			continue
+		}
+		callCtx, cancel := context.WithTimeout(ctx, s.timing.fetch)
+		err := s.bus.Purge(callCtx, proto.BucketStream(proto.BucketHashes), claimsOf(s.source, g.Generation).prefix+">")
+		cancel()
+		if err != nil {
+			return fmt.Errorf("purge the claims of generation %d: %w", g.Generation, err)
+		}
+		err = s.record.update(ctx, func(c *proto.Checkpoint) bool {
+			c.Replaced = slices.DeleteFunc(c.Replaced, func(o proto.ReplacedGeneration) bool { return o.Generation == g.Generation })
+			return true
+		})
+		if err != nil {
+			return err
+		}
+		s.logger.Info("the claims of a replaced generation were removed", "generation", g.Generation)
+	}
+	return nil
+}
