@@ -57,6 +57,15 @@ func (c *Counters) Add(o Counters) {
 	c.Unclean += o.Unclean
 }
 
+// Sub takes o, an earlier value of c, off c.
+func (c *Counters) Sub(o Counters) {
+	c.Confirmed -= o.Confirmed
+	c.Resent -= o.Resent
+	c.Dead -= o.Dead
+	c.Rotations -= o.Rotations
+	c.Unclean -= o.Unclean
+}
+
 // Encode returns the record as msgpack.
 func (l *Ledger) Encode() ([]byte, error) {
 	var b bytes.Buffer

@@ -189,6 +189,10 @@ func (b *Bus) storeEach(ctx context.Context, stream string, msgs []Message) erro
 // errTaken is the conflict that is certain: the subject does hold a message.
 var errTaken = fmt.Errorf("%w: wrong last sequence", ErrConflict)
 
+// Conflict reports whether err, of any publish, says that the subject's last sequence is not the expected
+// one, or may not be in a moment: nothing was stored.
+func Conflict(err error) bool { return errors.Is(classify(err), ErrConflict) }
+
 func classify(err error) error {
 	var api jetstream.JetStreamError
 	if !errors.As(err, &api) || api.APIError() == nil {

@@ -67,6 +67,9 @@ func Connect(s Settings) (*Bus, error) {
 		// No buffering of unsent publishes: a publish fails at once and its caller, who knows whether a
 		// retry is safe, tries again.
 		nats.ReconnectBufSize(-1),
+		// A look-up subscribes for its answers, at most a thousand; the default queue would be half a megabyte
+		// each time.
+		nats.SyncQueueLen(2 * maxLookup),
 		nats.PingInterval(10 * time.Second),
 		nats.MaxPingsOutstanding(2),
 		nats.Timeout(5 * time.Second),

@@ -43,16 +43,17 @@ const staleAfter = 10 * time.Minute
 type Ledger struct {
 	bus      *bus.Bus
 	output   string
-	instance string
-	subject  string
+	instance string // the first name; own.Instance is the one in use
 
 	mu      sync.Mutex
 	own     proto.Ledger
 	version uint64 // counts changes of own
+	names   int    // how many names were given up
 
-	writing  chan struct{} // holds one token: who has it may publish
-	stored   uint64        // version that is stored; guarded by writing
-	revision uint64        // stream sequence of the stored record; guarded by writing
+	writing  chan struct{}  // holds one token: who has it may publish
+	stored   uint64         // version that is stored; guarded by writing
+	revision uint64         // stream sequence of the stored record; guarded by writing
+	counted  proto.Counters // counters of the stored record; guarded by writing
 }
 
 // Verdict says what to do with the sequences of one delivery.
@@ -67,7 +68,6 @@ type Verdict struct {
 func Open(b *bus.Bus, output, instance string) *Ledger {
 	l := &Ledger{
 		bus: b, output: output, instance: instance,
-		subject: proto.BucketSubject(proto.BucketLedgers, proto.LedgerKey(output, instance)),
 		own:     proto.Ledger{Instance: instance, Proof: proto.ProofHalfClose},
 		writing: make(chan struct{}, 1),
 	}
@@ -79,11 +79,14 @@ func Open(b *bus.Bus, output, instance string) *Ledger {
 // after it returned nil may the caller write what the verdict does not exclude. An error means that
 // nothing may be written; the deliveries go back. It tries for as long as ctx lasts.
 func (l *Ledger) Begin(ctx context.Context, seqs []uint64) (Verdict, error) {
-	var again proto.Sequences // what this process itself had written before
+	var again, settled proto.Sequences // what this process itself had written, or settled, before
 	revision, err := l.commit(ctx, func(own *proto.Ledger) {
 		for _, s := range seqs {
-			if own.Written.Contains(s) {
-				again.AddRange(proto.Range{First: s, Last: s})
+			one := proto.Range{First: s, Last: s}
+			if s <= own.Floor || own.Confirmed.Contains(s) {
+				settled.AddRange(one)
+			} else if own.Written.Contains(s) {
+				again.AddRange(one)
 			}
 		}
 		own.Written.AddAll(seqs)
@@ -96,12 +99,14 @@ func (l *Ledger) Begin(ctx context.Context, seqs []uint64) (Verdict, error) {
 		return Verdict{}, fmt.Errorf("ledger of output %s: %w", l.output, err)
 	}
 	v := Verdict{Resent: again}
+	unstored := false // a judgement that the stored records do not show yet
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	for _, s := range seqs {
 		one := proto.Range{First: s, Last: s}
+		known := s <= others.Floor || others.Confirmed.Contains(s) || settled.Contains(s)
 		switch {
-		case s <= others.Floor || others.Confirmed.Contains(s) || s <= l.own.Floor || l.own.Confirmed.Contains(s):
+		case known || s <= l.own.Floor || l.own.Confirmed.Contains(s):
+			unstored = unstored || !known
 			v.Confirmed.AddRange(one)
 			v.Resent.RemoveRange(one)
 			// Not written, so not in doubt; the next commit stores that.
@@ -113,6 +118,13 @@ func (l *Ledger) Begin(ctx context.Context, seqs []uint64) (Verdict, error) {
 	l.own.Counters.Resent += uint64(v.Resent.Len())
 	l.raise(others)
 	l.version++
+	l.mu.Unlock()
+	if unstored || v.Resent.Len() > 0 {
+		// Stored before anything is acknowledged or sent: a crash must not lose what was counted.
+		if _, err := l.commit(ctx, func(*proto.Ledger) {}); err != nil {
+			return Verdict{}, fmt.Errorf("ledger of output %s: %w", l.output, err)
+		}
+	}
 	return v, nil
 }
 
@@ -125,10 +137,10 @@ func (l *Ledger) others(ctx context.Context, revision uint64) (View, error) {
 		if err != nil {
 			return View{}, err
 		}
-		if found[l.subject].Sequence < revision {
+		if found[l.key()].Sequence < revision {
 			return View{}, errors.New("the replica that answered is behind")
 		}
-		delete(found, l.subject)
+		delete(found, l.key())
 		view, err := merge(found)
 		if err != nil {
 			return View{}, backoff.Permanent(err)
@@ -165,19 +177,25 @@ func (l *Ledger) setFloor(floor uint64) {
 // Confirm stores that seqs are confirmed; only after it returned nil may their deliveries be
 // acknowledged. With an error they are not: they will be delivered again and judged.
 func (l *Ledger) Confirm(ctx context.Context, seqs []uint64) error {
-	return l.settle(ctx, seqs, func(c *proto.Counters) { c.Confirmed += uint64(len(seqs)) })
+	return l.settle(ctx, seqs, func(c *proto.Counters, n uint64) { c.Confirmed += n })
 }
 
 // Dead stores that seqs ended in the output's dead letters, where they must lie already.
 func (l *Ledger) Dead(ctx context.Context, seqs []uint64) error {
-	return l.settle(ctx, seqs, func(c *proto.Counters) { c.Dead += uint64(len(seqs)) })
+	return l.settle(ctx, seqs, func(c *proto.Counters, n uint64) { c.Dead += n })
 }
 
-func (l *Ledger) settle(ctx context.Context, seqs []uint64, count func(*proto.Counters)) error {
+func (l *Ledger) settle(ctx context.Context, seqs []uint64, count func(c *proto.Counters, n uint64)) error {
 	_, err := l.commit(ctx, func(own *proto.Ledger) {
+		// What is settled already, here or at another process, is not counted again.
+		fresh := proto.SequencesOf(seqs...)
+		fresh.RemoveRange(proto.Range{First: 0, Last: own.Floor})
+		for _, r := range own.Confirmed.Ranges() {
+			fresh.RemoveRange(r)
+		}
 		own.Written.Remove(seqs)
 		own.Confirmed.AddAll(seqs)
-		count(&own.Counters)
+		count(&own.Counters, uint64(fresh.Len()))
 		l.raise(View{})
 	})
 	if err != nil {
@@ -232,26 +250,46 @@ func (l *Ledger) commit(ctx context.Context, change func(own *proto.Ledger)) (re
 	if l.stored >= mine {
 		return l.revision, nil
 	}
+	return l.store(ctx)
+}
+
+// record gives what is to be stored now, and where.
+func (l *Ledger) record() (r storable, err error) {
 	l.mu.Lock()
-	version := l.version
+	defer l.mu.Unlock()
 	l.own.Updated = time.Now()
-	data, err := l.own.Encode()
-	l.mu.Unlock()
-	if err != nil {
-		return 0, err
-	}
-	if err := l.store(ctx, data); err != nil {
-		return 0, err
-	}
-	l.stored = version
-	return l.revision, nil
+	r = storable{subject: l.keyLocked(), version: l.version, counters: l.own.Counters}
+	r.data, err = l.own.Encode()
+	return r, err
+}
+
+type storable struct {
+	subject  string
+	data     []byte
+	version  uint64
+	counters proto.Counters
+}
+
+// key is the subject of the own record.
+func (l *Ledger) key() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.keyLocked()
+}
+
+func (l *Ledger) keyLocked() string {
+	return proto.BucketSubject(proto.BucketLedgers, proto.LedgerKey(l.output, l.own.Instance))
 }
 
 // store writes the record by compare-and-set, so that a write whose outcome was unknown cannot arrive
-// late and replace a newer one.
-func (l *Ledger) store(ctx context.Context, data []byte) error {
-	_, err := backoff.Retry(ctx, func() (struct{}, error) {
-		ack, err := l.bus.JetStream().Publish(ctx, l.subject, data,
+// late and replace a newer one. The caller holds the token.
+func (l *Ledger) store(ctx context.Context) (revision uint64, err error) {
+	r, err := l.record()
+	if err != nil {
+		return 0, err
+	}
+	_, err = backoff.Retry(ctx, func() (struct{}, error) {
+		ack, err := l.bus.JetStream().Publish(ctx, r.subject, r.data,
 			jetstream.WithExpectLastSequencePerSubject(l.revision),
 			jetstream.WithExpectStream(proto.BucketStream(proto.BucketLedgers)))
 		if err == nil {
@@ -259,19 +297,44 @@ func (l *Ledger) store(ctx context.Context, data []byte) error {
 			return struct{}{}, nil
 		}
 		// Unknown, or refused because an earlier try did arrive: look.
-		found, lookErr := l.bus.Lookup(ctx, proto.BucketStream(proto.BucketLedgers), []string{l.subject})
+		found, lookErr := l.bus.Lookup(ctx, proto.BucketStream(proto.BucketLedgers), []string{r.subject})
 		if lookErr != nil {
 			return struct{}{}, errors.Join(err, lookErr)
 		}
-		if s, ok := found[l.subject]; ok {
+		s, there := found[r.subject]
+		switch {
+		case there && bytes.Equal(s.Data, r.data):
 			l.revision = s.Sequence
-			if bytes.Equal(s.Data, data) {
-				return struct{}{}, nil
+			return struct{}{}, nil
+		case there:
+			l.revision = s.Sequence
+		case l.revision > 0 && bus.Conflict(err):
+			l.rename()
+			if r, err = l.record(); err != nil {
+				return struct{}{}, backoff.Permanent(err)
 			}
+			return struct{}{}, errors.New("the record was taken over while this process was paused")
 		}
 		return struct{}{}, err
 	}, backoff.WithBackOff(waits()), backoff.WithMaxElapsedTime(0))
-	return err
+	if err != nil {
+		return 0, err
+	}
+	l.stored, l.counted = r.version, r.counters
+	return l.revision, nil
+}
+
+// rename goes on under a new name after another process took this one for gone: it slept for longer than
+// staleAfter. What the stored record had counted is in the base record now; everything else is kept. The
+// old key is not written again, because whoever took it over may still be removing it.
+func (l *Ledger) rename() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.names++
+	l.own.Instance = fmt.Sprintf("%s-%d", l.instance, l.names)
+	l.own.Counters.Sub(l.counted)
+	l.version++
+	l.revision, l.counted = 0, proto.Counters{}
 }
 
 func waits() backoff.BackOff {

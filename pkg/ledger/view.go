@@ -2,7 +2,6 @@ package ledger
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -97,12 +96,13 @@ func (l *Ledger) absorb(ctx context.Context) error {
 	total.Updated = time.Now()
 	var batch []*nats.Msg
 	var gone []string
+	own := l.key()
 	for subject, s := range found {
 		r, err := proto.DecodeLedger(s.Data)
 		if err != nil {
 			return err
 		}
-		if r.Instance == base || r.Instance == l.instance || time.Since(r.Updated) < staleAfter ||
+		if r.Instance == base || subject == own || time.Since(r.Updated) < staleAfter ||
 			!below(r.Written, view.Floor) || !below(r.Confirmed, view.Floor) {
 			continue
 		}
@@ -121,8 +121,7 @@ func (l *Ledger) absorb(ctx context.Context) error {
 	}
 	batch = append(batch, expecting(baseSubject, data, stored.Sequence))
 	if _, err := jetstreamext.PublishMsgBatch(ctx, l.bus.JetStream(), batch); err != nil {
-		var api jetstream.JetStreamError
-		if errors.As(err, &api) {
+		if bus.Conflict(err) {
 			return nil // another process was faster
 		}
 		return fmt.Errorf("take over the ledger records of %d processes that are gone: %w", len(gone), err)

@@ -92,3 +92,5 @@ replace (
 	defenderiot/services/sender => ../sender
 	defenderiot/services/simulator => ../simulator
 )
+
+tool github.com/nats-io/nats-server/v2

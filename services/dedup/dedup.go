@@ -27,6 +27,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"defenderiot/pkg/bus"
+	"defenderiot/pkg/faultpoint"
 	"defenderiot/pkg/telemetry"
 	"defenderiot/proto"
 )
@@ -144,9 +145,11 @@ func (d *Dedup) handle(ctx context.Context, batch []jetstream.Msg) error {
 	if err := d.claim(ctx, sightings); err != nil {
 		return err
 	}
+	faultpoint.Hit(faultpoint.Claimed)
 	if err := d.publish(ctx, sightings); err != nil {
 		return err
 	}
+	faultpoint.Hit(faultpoint.Published)
 	var unique, duplicates int64
 	for _, s := range sightings {
 		if err := s.msg.Ack(); err != nil {
@@ -158,6 +161,7 @@ func (d *Dedup) handle(ctx context.Context, batch []jetstream.Msg) error {
 			duplicates++
 		}
 	}
+	faultpoint.Hit(faultpoint.DedupAcknowledged)
 	d.metrics.unique.Add(ctx, unique)
 	d.metrics.duplicates.Add(ctx, duplicates)
 	return nil

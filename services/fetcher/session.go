@@ -164,7 +164,7 @@ func (s *session) advance(ctx context.Context, to time.Time, ids []string) error
 	}
 	to, ids = s.live, s.liveIDs
 	s.mu.Unlock()
-	if false {
+	if s.backfilling.Load() {
 		return nil // the record waits below until the gap is closed
 	}
 	return s.moveRecord(ctx, to, ids)

@@ -17,24 +17,32 @@ import (
 // newerDelay is how long an alert that only a newer program can read waits before it is looked at again.
 const newerDelay = time.Minute
 
-// frame is the bytes of one delivery on the wire.
+// maxKept bounds the buffer that a lane keeps for its next batch; a larger one was for large alerts.
+const maxKept = 4 << 20
+
+// frame is where one delivery's bytes lie in the batch's buffer.
 type frame struct {
-	data   []byte
-	header nats.Header
-	more   bool // the server had more when it sent this one
+	start, end int
+	header     nats.Header
+	more       bool // the server had more when it sent this one
 }
 
 type frameList []frame
 
-// bytes joins the frames into one write.
-func (f frameList) bytes() []byte {
-	n := 0
-	for _, x := range f {
-		n += len(x.data)
+// in returns the frames' bytes for one write: the part of the buffer itself when they lie side by side,
+// which is nearly always so, else a copy.
+func (f frameList) in(buffer []byte) []byte {
+	size, gap := 0, false
+	for i, x := range f {
+		size += x.end - x.start
+		gap = gap || i > 0 && f[i-1].end != x.start
 	}
-	out := make([]byte, 0, n)
+	if !gap {
+		return buffer[f[0].start:f[len(f)-1].end]
+	}
+	out := make([]byte, 0, size)
 	for _, x := range f {
-		out = append(out, x.data...)
+		out = append(out, buffer[x.start:x.end]...)
 	}
 	return out
 }
@@ -51,8 +59,9 @@ func (f frameList) headers() []nats.Header {
 }
 
 // read makes frames of messages. What is no alert ends in the output's dead letters, what is of a newer
-// version waits in the stream, what is in hand already is left out; none of these is in the result.
-func (o *output) read(ctx context.Context, msgs []jetstream.Msg) ([]*delivery, frameList) {
+// version waits in the stream, what is in hand already is left out; none of these is in the result. The
+// frames lie in the returned buffer, which is dst where that has room.
+func (o *output) read(ctx context.Context, msgs []jetstream.Msg, dst []byte) ([]*delivery, frameList, []byte) {
 	batch := make([]*delivery, 0, len(msgs))
 	frames := make(frameList, 0, len(msgs))
 	// One buffer for the batch's frames: they are written together and then forgotten together.
@@ -60,7 +69,10 @@ func (o *output) read(ctx context.Context, msgs []jetstream.Msg) ([]*delivery, f
 	for _, m := range msgs {
 		size += len(m.Data()) + 256
 	}
-	buffer := make([]byte, 0, size)
+	buffer := dst[:0]
+	if cap(buffer) < size {
+		buffer = make([]byte, 0, size)
+	}
 	for _, m := range msgs {
 		meta, err := m.Metadata()
 		if err != nil {
@@ -86,9 +98,9 @@ func (o *output) read(ctx context.Context, msgs []jetstream.Msg) ([]*delivery, f
 		buffer = grown
 		d.event = event
 		batch = append(batch, d)
-		frames = append(frames, frame{data: buffer[start:len(buffer):len(buffer)], header: m.Headers(), more: meta.NumPending > 0})
+		frames = append(frames, frame{start: start, end: len(buffer), header: m.Headers(), more: meta.NumPending > 0})
 	}
-	return batch, frames
+	return batch, frames, buffer
 }
 
 // appendFrame turns a panic into an error: an alert must never take the service down, and trying it again

@@ -12,6 +12,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"defenderiot/pkg/bus"
+	"defenderiot/pkg/faultpoint"
 	"defenderiot/proto"
 )
 
@@ -40,6 +41,7 @@ type lane struct {
 	pull    *bus.Pull
 	window  *window
 	next    *dialing // the connection of the next window, if it is on its way
+	buffer  []byte   // kept from batch to batch
 	more    bool     // the last delivery said that more was waiting
 	failing bool     // the last connection brought nothing home
 	waits   *backoff.ExponentialBackOff
@@ -163,7 +165,11 @@ func (l *lane) refused(err error) {
 
 // deliver judges a batch by the ledger and writes what is to be written.
 func (l *lane) deliver(ctx context.Context, msgs []jetstream.Msg) error {
-	batch, frames := l.output.read(ctx, msgs)
+	batch, frames, buffer := l.output.read(ctx, msgs, l.buffer)
+	l.buffer = buffer[:0]
+	if cap(buffer) > maxKept {
+		l.buffer = nil
+	}
 	if len(batch) == 0 {
 		return nil
 	}
@@ -180,6 +186,7 @@ func (l *lane) deliver(ctx context.Context, msgs []jetstream.Msg) error {
 		l.output.giveBack(batch, time.Second)
 		return err
 	}
+	faultpoint.Hit(faultpoint.LedgerWritten)
 	var settled, send []*delivery
 	var sendFrames frameList
 	for i, d := range batch {
@@ -200,11 +207,12 @@ func (l *lane) deliver(ctx context.Context, msgs []jetstream.Msg) error {
 		if !l.output.proof.isUnproved() {
 			n = min(n, l.output.settings.RotateEvents-l.window.started)
 		}
-		if err := l.window.write(l.settle, sendFrames[:n].bytes(), send[:n]); err != nil {
+		if err := l.window.write(l.settle, sendFrames[:n].in(buffer), send[:n]); err != nil {
 			l.lose(err)
 			l.output.giveBack(send[n:], 0)
 			return nil
 		}
+		faultpoint.Hit(faultpoint.FramesWritten)
 		send, sendFrames = send[n:], sendFrames[n:]
 		if l.window.started >= l.output.settings.RotateEvents && !l.output.proof.isUnproved() {
 			l.replace(ctx)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"defenderiot/pkg/devo"
+	"defenderiot/pkg/faultpoint"
 	"defenderiot/proto"
 )
 
@@ -155,7 +156,9 @@ func (w *window) confirm(ctx context.Context, ds []*delivery) error {
 	if err := w.output.ledger.Confirm(ctx, sequences(ds)); err != nil {
 		return err
 	}
+	faultpoint.Hit(faultpoint.LedgerConfirmed)
 	w.output.acknowledge(ctx, ds)
+	faultpoint.Hit(faultpoint.OutputSettled)
 	now := time.Now()
 	for _, d := range ds {
 		if !d.event.IsZero() {

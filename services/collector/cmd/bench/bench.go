@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -126,15 +127,28 @@ func (r *running) Write(p []byte) (int, error) {
 
 // stop ends the collector in order and returns what it used.
 func (r *running) stop() (cpu time.Duration, peakMiB float64, err error) {
+	peakMiB = peak(r.cmd.Process.Pid)
 	if err := r.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		return 0, 0, err
 	}
 	err = r.cmd.Wait()
-	usage, ok := r.cmd.ProcessState.SysUsage().(*syscall.Rusage)
-	if !ok {
-		return 0, 0, errors.New("no resource usage")
+	return r.cmd.ProcessState.UserTime() + r.cmd.ProcessState.SystemTime(), peakMiB, err
+}
+
+// peak is the largest resident size that a running process had, in MiB. The figure that wait gives is of
+// no use here: it begins with the size of the process that started it.
+func peak(pid int) float64 {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0
 	}
-	return r.cmd.ProcessState.UserTime() + r.cmd.ProcessState.SystemTime(), float64(usage.Maxrss) / 1024, err
+	for line := range strings.Lines(string(status)) {
+		if value, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+			kib, _ := strconv.ParseFloat(strings.Fields(value)[0], 64)
+			return kib / 1024
+		}
+	}
+	return 0
 }
 
 // arrive waits until n frames have arrived and returns when the last one did.

@@ -1,0 +1,137 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"testing"
+	"time"
+
+	"defenderiot/services/simulator"
+)
+
+// A connection that stalls and is then reset, with thousands of alerts on it.
+func TestEndpointStallsAndResets(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, simulator.Options{Backfill: 4000})
+	w.sim.Devo.Fail(simulator.DevoFault{AfterFrames: 2000, Stall: 3 * time.Second, End: simulator.Reset})
+	w.breaks++
+	p := w.run()
+	defer w.feed(20)()
+	eventually(t, "the connection to break", func() bool { return w.sim.Devo.Stats().Broken > 0 })
+	recovered := w.flows()
+	p.says("ERROR", "delivery to "+outputName)
+	w.healthy(p, recovered)
+}
+
+// An endpoint that says good-bye properly although it has not read everything: to TLS that looks like an
+// orderly end, and a sender that believes it loses alerts.
+func TestEndpointClosesWithUnreadData(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, simulator.Options{Backfill: 3000})
+	for _, frames := range []int64{100, 1500} {
+		w.sim.Devo.Fail(simulator.DevoFault{AfterFrames: frames, End: simulator.CloseUnread})
+		w.breaks++
+	}
+	p := w.run()
+	defer w.feed(20)()
+	eventually(t, "the connections to break", func() bool { return w.sim.Devo.Stats().Broken >= 2 })
+	w.healthy(p, w.flows())
+}
+
+// healthy settles the account of a process that must have survived.
+func (w *world) healthy(p *program, recovered time.Duration) account {
+	w.t.Helper()
+	a := w.settle(recovered)
+	if !p.running() {
+		w.t.Errorf("%s did not survive", p.name)
+		return a
+	}
+	p.stop()
+	return a
+}
+
+// Devo is not there when the collector starts, and goes away later.
+func TestEndpointAway(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, simulator.Options{Backfill: 1000})
+	w.sim.Devo.Away()
+	p := w.run()
+	end := w.feed(20)
+	var slowest time.Duration
+	for round := range 2 {
+		line := p.says("ERROR", "delivery to "+outputName, "hint=")
+		t.Logf("round %d: %s", round, line)
+		// Long enough for several backoffs, whose waits grow to 5 s.
+		time.Sleep(12 * time.Second)
+		w.quiet(p, 3*(round+1))
+		if err := w.sim.Devo.Back(); err != nil {
+			t.Fatal(err)
+		}
+		slowest = max(slowest, w.flows())
+		p.says("delivery to "+outputName, "works again")
+		if round == 0 {
+			w.sim.Devo.Away()
+			w.breaks++
+		}
+	}
+	end()
+	w.healthy(p, slowest)
+}
+
+// quiet demands that a failure that repeats is not logged again and again.
+func (w *world) quiet(p *program, most int) {
+	w.t.Helper()
+	if lines := p.log.lines("ERROR", "delivery to "+outputName); len(lines) > most {
+		w.t.Errorf("%d lines about one failure, want at most %d:\n%v", len(lines), most, lines)
+	}
+}
+
+// Certificates: each kind of refusal is told once with its remedy, and the mend is noticed.
+func TestEndpointCertificates(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, simulator.Options{Backfill: 200})
+	refuse := func() { w.sim.Devo.Fail(simulator.DevoFault{Refuse: true, Connections: -1}) }
+	present := func(f simulator.Flaw) func() {
+		return func() {
+			if err := w.sim.Devo.Present(f); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	accept, sound := w.sim.Devo.Clear, present(simulator.Sound)
+	refuse()
+	p := w.run()
+	end := w.feed(10)
+	var slowest time.Duration
+	for _, tt := range []struct {
+		name         string
+		fail, mend   func()
+		line, remedy string
+	}{
+		{"client refused", refuse, accept, "refused our client certificate", "check that cert and key are the ones of the Devo domain"},
+		{"server expired", present(simulator.Expired), sound, "expired", "must renew its certificate"},
+		{"server for another host", present(simulator.WrongName), sound, "for another host name", "server_name"},
+	} {
+		if tt.name != "client refused" {
+			tt.fail()
+		}
+		line := p.says("ERROR", "delivery to "+outputName, tt.line)
+		if !all(line, []string{"hint=", tt.remedy}) {
+			t.Errorf("%s: no remedy %q in %s", tt.name, tt.remedy, line)
+		}
+		before := w.sim.Devo.Stats().Refused
+		eventually(t, "further tries", func() bool { return w.sim.Devo.Stats().Refused >= before+4 })
+		if lines := p.log.lines("ERROR", "delivery to "+outputName, tt.line); len(lines) != 1 {
+			t.Errorf("%s: %d lines, want 1:\n%v", tt.name, len(lines), lines)
+		}
+		tt.mend()
+		slowest = max(slowest, w.flows())
+		w.breaks++ // what was on its way when the certificate changed
+	}
+	p.says("delivery to "+outputName, "works again")
+	end()
+	w.healthy(p, slowest)
+	if lines := p.log.lines("ERROR"); len(lines) > 6 {
+		t.Errorf("%d error lines for 3 failures:\n%v", len(lines), lines)
+	}
+}

@@ -1,0 +1,74 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+)
+
+// bin is the folder of the programs.
+var bin string
+
+// The programs. collector-faultpoints is the collector that can be killed at named points.
+const (
+	collectorProgram = "collector"
+	killableProgram  = "collector-faultpoints"
+	fetcherProgram   = "fetcher"
+	dedupProgram     = "dedup"
+	senderProgram    = "sender"
+	simulatorProgram = "simulator"
+	natsProgram      = "nats-server"
+)
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
+		// The tests mostly wait: for time-outs, backoffs and redelivery.
+		_ = flag.Set("test.parallel", "4")
+	}
+	os.Exit(run(m))
+}
+
+func run(m *testing.M) int {
+	bin = os.Getenv("E2E_BIN")
+	if bin == "" {
+		dir, err := os.MkdirTemp("", "collector-e2e-")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer os.RemoveAll(dir)
+		bin = dir
+		if err := build(dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+	}
+	return m.Run()
+}
+
+// build makes every program once.
+func build(dir string) error {
+	for _, p := range []struct{ program, source, tags string }{
+		{collectorProgram, "defenderiot/services/collector/cmd/collector", ""},
+		{killableProgram, "defenderiot/services/collector/cmd/collector", "faultpoints"},
+		{fetcherProgram, "defenderiot/services/fetcher/cmd/fetcher", ""},
+		{dedupProgram, "defenderiot/services/dedup/cmd/dedup", ""},
+		{senderProgram, "defenderiot/services/sender/cmd/sender", ""},
+		{simulatorProgram, "defenderiot/services/simulator/cmd/simulator", ""},
+		{natsProgram, "github.com/nats-io/nats-server/v2", ""},
+	} {
+		// -trimpath as in `make build`, so that both share the compiled packages.
+		cmd := exec.Command("go", "build", "-trimpath", "-tags", p.tags, "-o", filepath.Join(dir, p.program), p.source)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("build %s: %w\n%s", p.program, err, out)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,13 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"os/exec"
+	"syscall"
+)
+
+// dieWithParent makes the system end the process when the test process dies, also by its own time-out.
+func dieWithParent(cmd *exec.Cmd) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+}
