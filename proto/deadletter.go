@@ -70,7 +70,7 @@ func (d *DeadLetter) Encode() ([]byte, error) {
 func DecodeDeadLetter(data []byte) (*DeadLetter, error) {
 	d := &DeadLetter{}
 	var major int
-	err := readMap(data, func(dec *msgpack.Decoder, key string) (err error) {
+	err := readMap(data, func(dec *mapReader, key string) (err error) {
 		switch key {
 		case "v":
 			major, err = dec.DecodeInt()
@@ -85,17 +85,17 @@ func DecodeDeadLetter(data []byte) (*DeadLetter, error) {
 		case "at":
 			d.Attempts, err = dec.DecodeInt()
 		case "ff":
-			d.First, err = decodeTime(dec)
+			d.First, err = decodeTime(dec.Decoder)
 		case "lf":
-			d.Last, err = decodeTime(dec)
+			d.Last, err = decodeTime(dec.Decoder)
 		case "sm":
 			d.Stream, err = dec.DecodeString()
 		case "sq":
 			d.Sequence, err = dec.DecodeUint64()
 		case "pa":
-			d.Payload, err = dec.DecodeBytes()
+			d.Payload, err = dec.bytes()
 		default:
-			err = skip(dec, maxDepth)
+			err = skip(dec.Decoder, maxDepth)
 		}
 		return err
 	})

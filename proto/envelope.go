@@ -109,10 +109,11 @@ func (e *Envelope) Encode() ([]byte, error) {
 // DecodeEnvelope reads what [Envelope.Encode] wrote, now or by an older or newer minor version.
 //
 // Errors: one that wraps [ErrNewerMajor] (leave the message where it is) or [ErrMalformed] (dead
-// letter). The returned envelope does not share memory with data.
+// letter). The returned Row is a part of data, which must
+// not be changed while it is in use.
 func DecodeEnvelope(data []byte) (*Envelope, error) {
 	e := &Envelope{}
-	err := readMap(data, func(dec *msgpack.Decoder, key string) error { return e.field(dec, key) })
+	err := readMap(data, e.field)
 	switch {
 	case e.Major > SchemaMajor:
 		// Judged before err: a newer major may well hold what this reader cannot parse.
@@ -151,24 +152,24 @@ func (e *Envelope) complete() error {
 	return fmt.Errorf("%w: field %s is missing", ErrMalformed, missing)
 }
 
-func (e *Envelope) field(dec *msgpack.Decoder, key string) (err error) {
+func (e *Envelope) field(dec *mapReader, key string) (err error) {
 	switch key {
 	case "v":
 		e.Major, err = dec.DecodeInt()
 	case "m":
 		e.Minor, err = dec.DecodeInt()
 	case "r":
-		e.Row, err = dec.DecodeBytes()
+		e.Row, err = dec.bytes()
 	case "h":
 		e.Hash, err = dec.DecodeString()
 	case "hv":
 		e.HashVersion, err = dec.DecodeInt()
 	case "oh":
-		e.OtherHashes, err = decodeTexts(dec)
+		e.OtherHashes, err = decodeTexts(dec.Decoder)
 	case "id":
 		e.AlertID, err = dec.DecodeString()
 	case "et":
-		e.EventTime, err = decodeTime(dec)
+		e.EventTime, err = decodeTime(dec.Decoder)
 	case "in":
 		e.Source.Input, err = dec.DecodeString()
 	case "ii":
@@ -180,11 +181,11 @@ func (e *Envelope) field(dec *msgpack.Decoder, key string) (err error) {
 	case "pi":
 		e.PullingID, err = dec.DecodeInt64()
 	case "ps":
-		e.PullStart, err = decodeTime(dec)
+		e.PullStart, err = decodeTime(dec.Decoder)
 	case "g":
 		e.Generation, err = dec.DecodeUint64()
 	case "ft":
-		e.FetchTime, err = decodeTime(dec)
+		e.FetchTime, err = decodeTime(dec.Decoder)
 	case "ho":
 		e.Host, err = dec.DecodeString()
 	case "tg":
@@ -194,7 +195,7 @@ func (e *Envelope) field(dec *msgpack.Decoder, key string) (err error) {
 	case "co":
 		e.ClaimOnly, err = dec.DecodeBool()
 	default:
-		err = skip(dec, maxDepth)
+		err = skip(dec.Decoder, maxDepth)
 	}
 	return err
 }

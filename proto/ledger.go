@@ -100,20 +100,20 @@ func (l *Ledger) Encode() ([]byte, error) {
 func DecodeLedger(data []byte) (*Ledger, error) {
 	l := &Ledger{}
 	var major int
-	err := readMap(data, func(dec *msgpack.Decoder, key string) (err error) {
+	err := readMap(data, func(dec *mapReader, key string) (err error) {
 		switch key {
 		case "v":
 			major, err = dec.DecodeInt()
 		case "in":
 			l.Instance, err = dec.DecodeString()
 		case "up":
-			l.Updated, err = decodeTime(dec)
+			l.Updated, err = decodeTime(dec.Decoder)
 		case "fl":
 			l.Floor, err = dec.DecodeUint64()
 		case "wr":
-			err = l.Written.DecodeMsgpack(dec)
+			err = l.Written.DecodeMsgpack(dec.Decoder)
 		case "co":
-			err = l.Confirmed.DecodeMsgpack(dec)
+			err = l.Confirmed.DecodeMsgpack(dec.Decoder)
 		case "pr":
 			var s string
 			s, err = dec.DecodeString()
@@ -129,7 +129,7 @@ func DecodeLedger(data []byte) (*Ledger, error) {
 		case "nu":
 			l.Counters.Unclean, err = dec.DecodeUint64()
 		default:
-			err = skip(dec, maxDepth)
+			err = skip(dec.Decoder, maxDepth)
 		}
 		return err
 	})

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"strings"
 	"time"
 
 	"github.com/vmihailenco/msgpack/v5"
@@ -60,14 +61,20 @@ func (w *fieldWriter) texts(key string, v []string) {
 	}
 }
 
-// readMap calls field for each key of the one msgpack map that data must be; field reads or skips the
-// value. A length that data cannot hold is refused before anything is allocated for it.
-func readMap(data []byte, field func(dec *msgpack.Decoder, key string) error) error {
-	r := bytes.NewReader(data)
-	dec := msgpack.GetDecoder()
-	defer msgpack.PutDecoder(dec)
-	dec.Reset(r)
-	n, err := dec.DecodeMapLen()
+// mapReader reads the one msgpack map that a message must be.
+type mapReader struct {
+	*msgpack.Decoder
+	data []byte
+	rest *bytes.Reader // the decoder reads it without a buffer of its own, so it says where the decoder is
+}
+
+// readMap calls field for each key; field reads or skips the value. key is good until field returns. A
+// length that data cannot hold is refused before anything is allocated for it.
+func readMap(data []byte, field func(r *mapReader, key string) error) error {
+	r := &mapReader{Decoder: msgpack.GetDecoder(), data: data, rest: bytes.NewReader(data)}
+	defer msgpack.PutDecoder(r.Decoder)
+	r.Reset(r.rest)
+	n, err := r.DecodeMapLen()
 	if err != nil {
 		return fmt.Errorf("not a map: %w", err)
 	}
@@ -75,18 +82,56 @@ func readMap(data []byte, field func(dec *msgpack.Decoder, key string) error) er
 		return fmt.Errorf("a map of %d fields", n)
 	}
 	for i := 0; i < n; i++ {
-		key, err := dec.DecodeString()
+		key, err := r.key()
 		if err != nil {
 			return fmt.Errorf("key of field %d: %w", i, err)
 		}
-		if err := field(dec, key); err != nil {
+		if err := field(r, key); err != nil {
 			return fmt.Errorf("field %q: %w", key, err)
 		}
 	}
-	if _, err := dec.PeekCode(); !errors.Is(err, io.EOF) {
+	if r.rest.Len() > 0 {
 		return errors.New("bytes after the end")
 	}
 	return nil
+}
+
+// key reads a field's name. Our own are short texts of two bytes at most; taking those from a table
+// instead of the heap saves an allocation for each field of each message.
+func (r *mapReader) key() (string, error) {
+	at := len(r.data) - r.rest.Len()
+	if rest := r.data[at:]; len(rest) > 2 && msgpcode.IsFixedString(rest[0]) {
+		if n := int(rest[0] & msgpcode.FixedStrMask); n == 1 || n == 2 && len(rest) > n {
+			if known, ok := fieldNames[string(rest[1:1+n])]; ok {
+				_, err := r.rest.Seek(int64(1+n), io.SeekCurrent)
+				return known, err
+			}
+		}
+	}
+	return r.DecodeString()
+}
+
+// fieldNames are the keys of all schemas.
+var fieldNames = func() map[string]string {
+	names := map[string]string{}
+	for name := range strings.FieldsSeq("v m r h hv oh id et in ii sv sc pi ps g ft ho tg ev co up fl wr pr nc nr nd no nu st ou re at ff lf sm sq pa") {
+		names[name] = name
+	}
+	return names
+}()
+
+// bytes reads a byte string and returns the part of the message that holds it, without a copy.
+func (r *mapReader) bytes() ([]byte, error) {
+	n, err := r.DecodeBytesLen()
+	if err != nil || n < 0 {
+		return nil, err
+	}
+	at := len(r.data) - r.rest.Len()
+	if n > r.rest.Len() {
+		return nil, io.ErrUnexpectedEOF
+	}
+	_, err = r.rest.Seek(int64(n), io.SeekCurrent)
+	return r.data[at : at+n : at+n], err
 }
 
 // skip reads over one value, lists and maps up to depth levels deep.

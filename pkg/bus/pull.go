@@ -13,9 +13,12 @@ const (
 	// pullExpiry bounds one request on the server; a lost one is noticed by its heartbeats much earlier.
 	pullExpiry    = 5 * time.Second
 	pullHeartbeat = time.Second
-	// linger is how long a batch waits for the next message once it has one: long enough to gather what
-	// the server is sending anyway, short enough that a single alert is not held up.
+	// linger is how long a batch waits for the next message when its last one said that nothing more was
+	// waiting: a single alert is not held up.
 	linger = 2 * time.Millisecond
+	// patience is the same when more was waiting: the server is on its way with it, and every batch costs
+	// the same few disk writes whatever its size.
+	patience = 50 * time.Millisecond
 )
 
 // Pull takes messages from a durable consumer in batches. The server never has more outstanding for it
@@ -36,10 +39,10 @@ func (b *Bus) Pull(ctx context.Context, stream, consumer string) (*Pull, error) 
 	return &Pull{consumer: c}, nil
 }
 
-// Next returns at least one and at most n messages, as soon as no further one follows within 2 ms; an
-// empty batch when none came within wait. Errors are ctx's or the connection's; call Next again after a
-// pause. A request that Next left behind keeps delivering into the next call, so n should not shrink
-// from call to call by more than the caller can hold.
+// Next returns at least one and at most n messages: n as long as the stream holds more, else what there
+// is within 2 ms; an empty batch when none came within wait. Errors are ctx's or the connection's; call Next
+// again after a pause. A request that Next left behind keeps delivering into the next call, so n should
+// not shrink from call to call by more than the caller can hold.
 func (p *Pull) Next(ctx context.Context, n int, wait time.Duration) ([]jetstream.Msg, error) {
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
@@ -68,8 +71,6 @@ func (p *Pull) Next(ctx context.Context, n int, wait time.Duration) ([]jetstream
 }
 
 func (p *Pull) gather(batch []jetstream.Msg, n int) []jetstream.Msg {
-	timer := time.NewTimer(linger)
-	defer timer.Stop()
 	for len(batch) < n {
 		select {
 		case m, open := <-p.current.Messages():
@@ -78,18 +79,25 @@ func (p *Pull) gather(batch []jetstream.Msg, n int) []jetstream.Msg {
 				return batch
 			}
 			batch = append(batch, m)
+			continue
 		default:
-			// Nothing is there right now; give the server a moment.
-			select {
-			case m, open := <-p.current.Messages():
-				if !open {
-					p.end()
-					return batch
-				}
-				batch = append(batch, m)
-			case <-timer.C:
+		}
+		// Nothing is there right now.
+		wait := linger
+		if meta, err := batch[len(batch)-1].Metadata(); err == nil && meta.NumPending > 0 {
+			wait = patience
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case m, open := <-p.current.Messages():
+			timer.Stop()
+			if !open {
+				p.end()
 				return batch
 			}
+			batch = append(batch, m)
+		case <-timer.C:
+			return batch
 		}
 	}
 	return batch

@@ -155,5 +155,6 @@ func service(name string, input config.Input) (Service, error) {
 		Deduplication:    alerts.Deduplication,
 		Ignore:           alerts.DeduplicationIgnore,
 		Tag:              tag, Environment: input.Environment, Host: host,
+		Endpoint: "microsoft.iotsecurity/locations/devicegroups/alerts",
 	}, nil
 }

@@ -75,7 +75,7 @@ type Service struct {
 	Ignore []string
 	// Tag, Environment and Host go into every envelope.
 	Tag, Environment, Host string
-	// TokenEndpoint and Endpoint are what set-up errors name.
+	// TokenEndpoint and Endpoint are what set-up errors name where the client has not named them itself.
 	TokenEndpoint, Endpoint string
 	// Mask replaces what must not be stored; nil when nothing is masked. It is called after hashing, for
 	// one row at a time from several goroutines. A row that it returns an error for becomes a dead letter

@@ -82,6 +82,14 @@ func (r *result) add(page *resourcegraph.Page) {
 	}
 }
 
+// newestOf is the newest start on the page.
+func newestOf(page *resourcegraph.Page) (newest time.Time) {
+	for i := range page.Rows {
+		newest = later(newest, page.Rows[i].Start)
+	}
+	return newest
+}
+
 // merge combines the results of two scans of one pull.
 func (r *result) merge(o result) {
 	r.rows += o.rows
@@ -111,6 +119,7 @@ func (r *result) reached() (time.Time, []string) {
 type answer struct {
 	page    *resourcegraph.Page
 	err     error
+	at      time.Time // when it arrived
 	span    trace.Span
 	release func()
 }
@@ -118,20 +127,40 @@ type answer struct {
 // tokenRestarts is how often a scan begins anew because its skip token was rejected.
 const tokenRestarts = 3
 
+// tokenLife is the age at which a skip token is given up. A token counts rows, so the more has come and
+// gone since its page was answered, the more can slip past the boundary to the next; that happens when
+// RAW was full for a while. Rows are then asked for anew from the last acknowledged start on.
+const tokenLife = 30 * time.Second
+
 // scan reads all pages of req and publishes each; acked is called after each acknowledged page. One
 // page is fetched ahead while another is being published. When it returns nil, every row that the
 // answers held is safe.
 func (s *session) scan(ctx context.Context, p *pull, req request, acked func(context.Context, result) error) (result, error) {
-	for restarts := 0; ; restarts++ {
-		res, err := s.readPages(ctx, p, req, acked)
-		if !errors.Is(err, resourcegraph.ErrTokenRejected) || restarts == tokenRestarts {
-			return res, err
+	var total result
+	rejected := 0
+	for {
+		res, aged, err := s.readPages(ctx, p, req, total.unsure, acked)
+		switch {
+		case errors.Is(err, resourcegraph.ErrTokenRejected) && rejected < tokenRestarts:
+			rejected++
+			s.logger.Debug("the skip token was rejected, reading the window again from its start")
+			continue
+		case err != nil:
+			return total, err
 		}
-		s.logger.Debug("the skip token was rejected, reading the window again from its start")
+		total.merge(res)
+		total.date = res.date
+		total.short, total.missing, total.unsure = res.short, res.missing, res.unsure
+		if !aged {
+			return total, nil
+		}
+		req.window.From = res.newest
 	}
 }
 
-func (s *session) readPages(ctx context.Context, p *pull, req request, acked func(context.Context, result) error) (res result, err error) {
+// readPages reads pages until the last one, or until a token is too old to go on with (aged).
+func (s *session) readPages(ctx context.Context, p *pull, req request, unsure bool, acked func(context.Context, result) error) (res result, aged bool, err error) {
+	res.unsure = unsure
 	fetching, cancel := untilStop(ctx, s.stop)
 	next := s.fetch(fetching, p, req, "")
 	defer func() {
@@ -152,20 +181,22 @@ func (s *session) readPages(ctx context.Context, p *pull, req request, acked fun
 			if errors.Is(a.err, resourcegraph.ErrPayloadTooLarge) {
 				// One row alone is too large. Halved windows get everything around it.
 				res.short = true
-				return res, nil
+				return res, false, nil
 			}
 			if stopped(s.stop) {
-				return res, fault.ShuttingDown(a.err)
+				return res, false, fault.ShuttingDown(a.err)
 			}
-			return res, a.err
+			return res, false, a.err
 		}
 		page := a.page
 		last := page.SkipToken == ""
-		if !last {
+		// With as many equal starts as a page holds, only the token leads on.
+		aged = !last && time.Since(a.at) > tokenLife && newestOf(page).After(req.window.From) && !req.nullStarts
+		if !last && !aged {
 			if page.SkipToken == token {
 				a.release()
 				a.span.End()
-				return res, errors.New("Resource Graph answered the same skip token twice") //nolint:staticcheck // a proper name
+				return res, false, errors.New("the same skip token came twice from Resource Graph")
 			}
 			token = page.SkipToken
 			next = s.fetch(fetching, p, req, token)
@@ -184,7 +215,7 @@ func (s *session) readPages(ctx context.Context, p *pull, req request, acked fun
 		a.span.End()
 		a.release()
 		if err != nil {
-			return res, err
+			return res, false, err
 		}
 		if last {
 			res.short = res.unsure || res.rows < most
@@ -193,14 +224,14 @@ func (s *session) readPages(ctx context.Context, p *pull, req request, acked fun
 		}
 		if acked != nil {
 			if err := acked(ctx, res); err != nil {
-				return res, err
+				return res, false, err
 			}
 		}
 		if !last || !first {
 			p.partial(s.logger)
 		}
-		if last {
-			return res, nil
+		if last || aged {
+			return res, aged, nil
 		}
 		first = false
 	}
@@ -230,6 +261,7 @@ func (s *session) fetch(ctx context.Context, p *pull, req request, token string)
 			}
 		}
 		a.page, a.err = s.page(ctx, p, req, token)
+		a.at = time.Now()
 		if a.err != nil {
 			a.span.SetStatus(codes.Error, a.err.Error())
 		} else {

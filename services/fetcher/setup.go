@@ -1,6 +1,7 @@
 package fetcher
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -52,10 +53,11 @@ func (f *Fetcher) tryOnce(ctx context.Context, stop <-chan struct{}, clock *remo
 	ctx, cancelCall := context.WithTimeout(ctx, f.timing.fetch)
 	defer cancelCall()
 	if err := f.graph.Token(ctx); err != nil {
-		return named(err, 101, fmt.Sprintf("Failed to fetch OAuth token from %s. Exception: %v.", f.service.TokenEndpoint, err))
+		return named(err, 101, fmt.Sprintf("Failed to fetch OAuth token from %s. Exception: %v.", cmp.Or(f.service.TokenEndpoint, "Microsoft Entra ID"), err))
 	}
 	// The test asks for what starts from now on: it proves table, scope and rights like any other
 	// query, and cannot reach below the floor, which is not known yet.
+	endpoint := cmp.Or(f.service.Endpoint, "Azure Resource Graph")
 	q := resourcegraph.Query{
 		Text:               resourcegraph.WindowQuery(f.wall().UTC(), time.Time{}),
 		ManagementGroups:   f.service.ManagementGroups,
@@ -66,7 +68,7 @@ func (f *Fetcher) tryOnce(ctx context.Context, stop <-chan struct{}, clock *remo
 		q.Subscriptions = scope.subscriptions
 		page, err := f.graph.Page(ctx, q)
 		if err != nil {
-			return named(err, 102, fmt.Sprintf("Failed to fetch data from %s. Source is not pullable.", f.service.Endpoint))
+			return named(err, 102, fmt.Sprintf("Failed to fetch data from %s. Source is not pullable.", endpoint))
 		}
 		clock.observe(page.Date)
 	}

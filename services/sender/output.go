@@ -2,6 +2,7 @@ package sender
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -13,6 +14,7 @@ import (
 
 	"defenderiot/pkg/bus"
 	"defenderiot/pkg/devo"
+	"defenderiot/pkg/fault"
 	"defenderiot/pkg/ledger"
 	"defenderiot/pkg/telemetry"
 	"defenderiot/proto"
@@ -101,6 +103,11 @@ func (o *output) fail(err error) {
 	o.mu.Lock()
 	o.down = err
 	o.mu.Unlock()
+	// By what it came to light (a dial, a write, a half-close) is no news while the trouble is the same.
+	var failure *devo.Failure
+	if errors.As(err, &failure) {
+		err = fault.WithHint(failure, fault.Hint(err))
+	}
 	o.delivery.Report(err)
 }
 

@@ -65,6 +65,40 @@ func TestAzureFails(t *testing.T) {
 	w.healthy(p, slowest)
 }
 
+// What Azure refuses at the start is told by the names that people know, and tried again until it works.
+func TestSetupFails(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		fail, mend func(w *world)
+		texts      []string
+	}{
+		"wrong secret": {
+			func(w *world) { w.sim.Login.SetApp(simulator.App{ClientID: simulator.ClientID, Secret: "another"}) },
+			func(w *world) { w.sim.Login.SetApp(simulator.App{ClientID: simulator.ClientID, Secret: simulator.ClientSecret}) },
+			[]string{"SetupError [CODE:0101] reason: Failed to fetch OAuth token from https://", "AADSTS7000215", "hint=", "client_secret is wrong"},
+		},
+		"no right": {
+			func(w *world) { w.fails(simulator.Forbidden()) },
+			func(w *world) { w.sim.Graph.ClearFaults() },
+			[]string{"SetupError [CODE:0102] reason: Failed to fetch data from ", "Source is not pullable.", "hint=", "Security Reader"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, simulator.Options{Backfill: 20})
+			tt.fail(w)
+			p := w.run()
+			p.says(append(tt.texts, "ERROR")...)
+			tt.mend(w)
+			recovered := w.flows()
+			if lines := p.log.lines("ERROR"); len(lines) != 1 {
+				t.Errorf("%d error lines, want 1:\n%v", len(lines), lines)
+			}
+			w.healthy(p, recovered)
+		})
+	}
+}
+
 // Tokens that expire are renewed without a word.
 func TestTokensExpire(t *testing.T) {
 	t.Parallel()
@@ -96,7 +130,7 @@ func TestOddRows(t *testing.T) {
 	end := w.feed(10)
 	w.flows()
 	eventually(t, "the dead letter", func() bool { return *w.status().DeadLetters > 0 })
-	p.says("WARNING", "dead letters", "the row has no id")
+	p.says("WARNING", "dead letters", "has no id")
 	end()
 	w.healthy(p, 0)
 	if n := w.sim.Devo.Stats().Bytes; n < 10_000_000 {

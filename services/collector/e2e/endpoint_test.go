@@ -13,13 +13,15 @@ import (
 func TestEndpointStallsAndResets(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, simulator.Options{Backfill: 4000})
+	p := w.waiting(4000)
 	w.sim.Devo.Fail(simulator.DevoFault{AfterFrames: 2000, Stall: 3 * time.Second, End: simulator.Reset})
 	w.breaks++
-	p := w.run()
-	defer w.feed(20)()
+	w.back()
+	end := w.feed(20)
 	eventually(t, "the connection to break", func() bool { return w.sim.Devo.Stats().Broken > 0 })
 	recovered := w.flows()
-	p.says("ERROR", "delivery to "+outputName)
+	p.says("delivery to "+outputName, "reset the connection")
+	end()
 	w.healthy(p, recovered)
 }
 
@@ -28,14 +30,34 @@ func TestEndpointStallsAndResets(t *testing.T) {
 func TestEndpointClosesWithUnreadData(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, simulator.Options{Backfill: 3000})
+	p := w.waiting(3000)
 	for _, frames := range []int64{100, 1500} {
 		w.sim.Devo.Fail(simulator.DevoFault{AfterFrames: frames, End: simulator.CloseUnread})
 		w.breaks++
 	}
-	p := w.run()
-	defer w.feed(20)()
+	w.back()
+	end := w.feed(20)
 	eventually(t, "the connections to break", func() bool { return w.sim.Devo.Stats().Broken >= 2 })
-	w.healthy(p, w.flows())
+	recovered := w.flows()
+	end()
+	w.healthy(p, recovered)
+}
+
+// waiting runs the collector without an endpoint until n alerts wait to be delivered.
+func (w *world) waiting(n uint64) *program {
+	w.t.Helper()
+	w.sim.Devo.Away()
+	p := w.run()
+	eventually(w.t, "alerts to wait", func() bool { return *w.status().Events.Unique >= n })
+	return p
+}
+
+// back lets the endpoint listen again.
+func (w *world) back() {
+	w.t.Helper()
+	if err := w.sim.Devo.Back(); err != nil {
+		w.t.Fatal(err)
+	}
 }
 
 // healthy settles the account of a process that must have survived.
@@ -64,9 +86,7 @@ func TestEndpointAway(t *testing.T) {
 		// Long enough for several backoffs, whose waits grow to 5 s.
 		time.Sleep(12 * time.Second)
 		w.quiet(p, 3*(round+1))
-		if err := w.sim.Devo.Back(); err != nil {
-			t.Fatal(err)
-		}
+		w.back()
 		slowest = max(slowest, w.flows())
 		p.says("delivery to "+outputName, "works again")
 		if round == 0 {
