@@ -74,7 +74,9 @@ func TestSetupFails(t *testing.T) {
 	}{
 		"wrong secret": {
 			func(w *world) { w.sim.Login.SetApp(simulator.App{ClientID: simulator.ClientID, Secret: "another"}) },
-			func(w *world) { w.sim.Login.SetApp(simulator.App{ClientID: simulator.ClientID, Secret: simulator.ClientSecret}) },
+			func(w *world) {
+				w.sim.Login.SetApp(simulator.App{ClientID: simulator.ClientID, Secret: simulator.ClientSecret})
+			},
 			[]string{"SetupError [CODE:0101] reason: Failed to fetch OAuth token from https://", "AADSTS7000215", "hint=", "client_secret is wrong"},
 		},
 		"no right": {

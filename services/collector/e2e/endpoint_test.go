@@ -81,15 +81,20 @@ func TestEndpointAway(t *testing.T) {
 	end := w.feed(20)
 	var slowest time.Duration
 	for round := range 2 {
-		line := p.says("ERROR", "delivery to "+outputName, "hint=")
-		t.Logf("round %d: %s", round, line)
+		eventually(t, "the trouble to be told", func() bool {
+			return len(p.log.lines("ERROR", "delivery to "+outputName, "hint=", "refused")) == round+1
+		})
 		// Long enough for several backoffs, whose waits grow to 5 s.
 		time.Sleep(12 * time.Second)
 		w.quiet(p, 3*(round+1))
 		w.back()
 		slowest = max(slowest, w.flows())
-		p.says("delivery to "+outputName, "works again")
+		eventually(t, "the mend to be told", func() bool {
+			return len(p.log.lines("delivery to "+outputName, "works again")) == round+1
+		})
 		if round == 0 {
+			w.add(2000)
+			w.flows() // so that a part of them is on its way
 			w.sim.Devo.Away()
 			w.breaks++
 		}

@@ -45,6 +45,25 @@ func TestOneProcess(t *testing.T) {
 	p.stop()
 }
 
+// An orderly stop in mid-stream confirms what was written: nothing is sent again, not even possibly.
+func TestStoppedInMidStream(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, simulator.Options{Backfill: 3000})
+	end := w.feed(50)
+	var slowest time.Duration
+	for range 3 {
+		p := w.run()
+		slowest = max(slowest, w.flows())
+		p.stop()
+	}
+	p := w.run()
+	slowest = max(slowest, w.flows())
+	end()
+	if a := w.healthy(p, slowest); a.repeats != 0 {
+		t.Errorf("%d alerts arrived again after orderly stops", a.repeats)
+	}
+}
+
 // connection checks the file that leads to the embedded server.
 func connection(t *testing.T, dir string) {
 	t.Helper()
