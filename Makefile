@@ -3,7 +3,8 @@ MODULES  := proto pkg services/fetcher services/dedup services/sender services/s
 PROGRAMS := collector fetcher dedup sender simulator
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 COMMIT   ?= $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
-LDFLAGS  := -s -w -X defenderiot/pkg/telemetry.version=$(VERSION) -X defenderiot/pkg/telemetry.commit=$(COMMIT)
+LDFLAGS  := -s -w -X defenderiot/pkg/telemetry.version=$(VERSION) -X defenderiot/pkg/telemetry.commit=$(COMMIT) \
+            -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 FUZZTIME ?= 10s
 
 .PHONY: build test race lint fuzz bench e2e demo clean

@@ -2,7 +2,6 @@ package config
 
 import (
 	"fmt"
-	"net"
 	"slices"
 	"strings"
 	"time"
@@ -134,12 +133,6 @@ func (f *finisher) bus() {
 	for _, key := range []string{"user", "password", "tls"} {
 		if v := f.root.given("bus", key); v != nil {
 			f.say(v, "Setting without effect -> %s: it belongs to bus.url, which is not set", v.path)
-		}
-	}
-	if v := f.root.given("bus", "embedded", "listen"); v != nil {
-		host, _, _ := net.SplitHostPort(v.text) // checked by relations
-		if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-			f.say(v, "%s: %s is not loopback; other machines can reach the embedded server", v.path, v.show())
 		}
 	}
 }

@@ -21,7 +21,7 @@ type Input struct {
 	Environment    string          `yaml:"environment" jsonschema_description:"Added to every event as @devo_environment."`
 	Cloud          string          `yaml:"cloud" jsonschema:"enum=public,enum=government,enum=china,enum=custom,default=public" jsonschema_description:"Which Azure this is."`
 	CustomCloud    *CustomCloud    `yaml:"custom_cloud" jsonschema_description:"The endpoints, for cloud: custom."`
-	RequestsLimits []RequestsLimit `yaml:"requests_limits" jsonschema_description:"Bounds on the requests of this input; all apply together."`
+	RequestsLimits []RequestsLimit `yaml:"requests_limits" jsonschema_description:"Accepted, without effect: quota_share bounds the requests."`
 	Autoconfig     Autoconfig      `yaml:"autoconfig" jsonschema_description:"When the set-up (token, test fetch) is done again."`
 	Services       Services        `yaml:"services" jsonschema:"required" jsonschema_description:"What to read."`
 }
@@ -67,8 +67,8 @@ func (c Credentials) Kind() CredentialKind {
 // fields select a user-assigned one, by at most one of them.
 type ManagedIdentity struct {
 	ClientID   string `yaml:"client_id" jsonschema:"minLength=1" jsonschema_description:"The client id of a user-assigned identity."`
-	ObjectID   string `yaml:"object_id" jsonschema:"minLength=1" jsonschema_description:"The object (principal) id of a user-assigned identity."`
-	ResourceID string `yaml:"resource_id" jsonschema:"minLength=1" jsonschema_description:"The Azure resource id of a user-assigned identity."`
+	ObjectID   string `yaml:"object_id" jsonschema:"minLength=1" jsonschema_description:"Accepted, without effect: name the identity by client_id."`
+	ResourceID string `yaml:"resource_id" jsonschema:"minLength=1" jsonschema_description:"Accepted, without effect: name the identity by client_id."`
 }
 
 // WorkloadIdentity is `credentials.workload_identity`; the tenant and client are those of the
@@ -93,8 +93,8 @@ type RequestsLimit struct {
 
 // Autoconfig is when the set-up is done again.
 type Autoconfig struct {
-	Enabled                  bool `yaml:"enabled" jsonschema:"default=true" jsonschema_description:"Whether the set-up is done again at intervals."`
-	RefreshIntervalInSeconds int  `yaml:"refresh_interval_in_seconds" jsonschema:"minimum=1,maximum=604800,default=600" jsonschema_description:"Seconds between two set-ups."`
+	Enabled                  bool `yaml:"enabled" jsonschema:"default=true" jsonschema_description:"Accepted, without effect: a failed request is followed by a new token."`
+	RefreshIntervalInSeconds int  `yaml:"refresh_interval_in_seconds" jsonschema:"minimum=1,maximum=604800,default=600" jsonschema_description:"Accepted, without effect: a failed request is followed by a new token."`
 	CreationTimeoutInSecond  int  `yaml:"creation_timeout_in_second" jsonschema:"minimum=1,maximum=604800,default=60" jsonschema_description:"Accepted, without effect: each request has its own deadline."`
 }
 

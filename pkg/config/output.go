@@ -81,15 +81,15 @@ type OutputConfig struct {
 	RotateAfterInSeconds  int  `yaml:"rotate_after_in_seconds" jsonschema:"minimum=1,maximum=300,default=5" jsonschema_description:"Seconds after which a connection is closed, so that its delivery is confirmed, and the next one takes over."`
 	From                  From `yaml:"from" jsonschema:"default=now" jsonschema_description:"Where an output that is new starts among the events kept: now, beginning, or a time in RFC 3339."`
 
-	ConnectingMaxWaitInSeconds     int     `yaml:"connecting_max_wait_in_seconds" jsonschema:"minimum=1,maximum=60,default=60" jsonschema_description:"The longest wait between two tries to connect, in seconds."`
-	ConnectingInitialWaitInSeconds int     `yaml:"connecting_initial_wait_in_seconds" jsonschema:"minimum=1,maximum=60,default=2" jsonschema_description:"The first wait between two tries to connect, in seconds."`
+	ConnectingMaxWaitInSeconds     int     `yaml:"connecting_max_wait_in_seconds" jsonschema:"minimum=1,maximum=60,default=60" jsonschema_description:"Accepted, without effect: a connection is tried again after 5 s at most, for ever."`
+	ConnectingInitialWaitInSeconds int     `yaml:"connecting_initial_wait_in_seconds" jsonschema:"minimum=1,maximum=60,default=2" jsonschema_description:"Accepted, without effect: a connection is tried again after 0.2 s, then more slowly up to 5 s."`
 	ConnectingRetries              int     `yaml:"connecting_retries" jsonschema:"minimum=1,maximum=10,default=5" jsonschema_description:"Accepted, without effect: connecting is tried for ever."`
 	SendingTimeout                 int     `yaml:"sending_timeout" jsonschema:"minimum=1,maximum=10,default=5" jsonschema_description:"Accepted, without effect: a connection that takes no bytes is given up by the collector's own deadline."`
 	SendingRetries                 int     `yaml:"sending_retries" jsonschema:"minimum=1,maximum=10,default=5" jsonschema_description:"Accepted, without effect: what is not confirmed is sent again until it is."`
 	SendingMaxWaitInSeconds        int     `yaml:"sending_max_wait_in_seconds" jsonschema:"minimum=1,maximum=60,default=60" jsonschema_description:"Accepted, without effect: waits are those of connecting."`
 	SendingInitialWaitInSeconds    int     `yaml:"sending_initial_wait_in_seconds" jsonschema:"minimum=1,maximum=60,default=2" jsonschema_description:"Accepted, without effect: waits are those of connecting."`
 	SendingWaitBetweenRetries      int     `yaml:"sending_wait_between_retries_in_seconds" jsonschema:"minimum=1,maximum=60,default=1" jsonschema_description:"Accepted, without effect: waits are those of connecting."`
-	PeriodSenderStatsInSeconds     int     `yaml:"period_sender_stats_in_seconds" jsonschema:"minimum=60,maximum=1800,default=300" jsonschema_description:"Seconds between two statistics lines of this output's senders."`
+	PeriodSenderStatsInSeconds     int     `yaml:"period_sender_stats_in_seconds" jsonschema:"minimum=60,maximum=1800,default=300" jsonschema_description:"Accepted, without effect: /metrics and collector status always tell."`
 	ActivateFinalQueue             bool    `yaml:"activate_final_queue" jsonschema:"default=false" jsonschema_description:"Accepted, without effect: events wait on disk until they are confirmed."`
 	GzipThreshold                  float64 `yaml:"threshold_for_using_gzip_in_transport_layer" jsonschema:"minimum=-1,maximum=1.1,default=1.1" jsonschema_description:"Accepted, without effect: events are sent uncompressed, which Devo takes as well."`
 	CompressionLevel               int     `yaml:"compression_level" jsonschema:"minimum=1,maximum=9,default=6" jsonschema_description:"Accepted, without effect: events are sent uncompressed, which Devo takes as well."`

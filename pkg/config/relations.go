@@ -34,9 +34,17 @@ func (r *relations) check() {
 			}
 			if err != nil {
 				r.fail(v, codeStructure, "%s is not allowed; allowed: host:port, port from 0 to 65535", v.show())
+			} else if section[0] == "bus" && !isLoopback(v.text) {
+				r.fail(v, codeStructure, "%s is not allowed; allowed: a loopback address such as 127.0.0.1:0; to share the bus between machines run a nats-server and set bus.url", v.show())
 			}
 		}
 	}
+}
+
+func isLoopback(listen string) bool {
+	host, _, err := net.SplitHostPort(listen)
+	ip := net.ParseIP(host)
+	return err == nil && (host == "localhost" || ip != nil && ip.IsLoopback())
 }
 
 // sound is the value of a key if it is there and nothing is wrong with it; else nil.

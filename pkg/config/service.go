@@ -15,13 +15,13 @@ type IoTSecurityAlerts struct {
 	Subscriptions          []string          `yaml:"subscriptions" jsonschema:"uniqueItems=true,pattern=^[0-9A-Za-z-]+$" jsonschema_description:"Ids of the subscriptions to read. Neither these nor management_groups: all that the principal can read."`
 	ManagementGroups       []string          `yaml:"management_groups" jsonschema:"uniqueItems=true,pattern=^[0-9A-Za-z_().-]{1\\,90}$" jsonschema_description:"Ids of the management groups to read."`
 	OverlapInMinutes       int               `yaml:"overlap_in_minutes" jsonschema:"minimum=0,maximum=1440,default=10" jsonschema_description:"Minutes before the checkpoint that every pull reads again."`
-	LookbackInMinutes      int               `yaml:"lookback_in_minutes" jsonschema:"minimum=0,maximum=129600,default=2880" jsonschema_description:"Minutes before the checkpoint that are read again at start and every 30 minutes, for alerts that Azure shows late."`
+	LookbackInMinutes      int               `yaml:"lookback_in_minutes" jsonschema:"minimum=0,maximum=129600,default=2880" jsonschema_description:"Minutes before now that are read again at start and every 30 minutes, for alerts that Azure shows late."`
 	QuotaShare             float64           `yaml:"quota_share" jsonschema:"minimum=0.05,maximum=1,default=0.6" jsonschema_description:"The share that the collector takes of Resource Graph's 15 requests per 5 seconds, which the principal's other tools share."`
 	Deduplication          string            `yaml:"deduplication" jsonschema:"enum=alert,enum=version,default=alert" jsonschema_description:"alert: each alert once. version: again when its content changes."`
 	DeduplicationIgnore    []string          `yaml:"deduplication_ignore" jsonschema:"uniqueItems=true,minLength=1,default=properties.endTimeUtc,default=properties.extendedProperties.isNew,default=systemData" jsonschema_description:"For deduplication: version, the paths whose change does not make a new version."`
 	OverrideTag            string            `yaml:"override_tag" jsonschema:"maxLength=1024,pattern=^(([a-z]|_|[0-9])+[.]){3\\,7}([a-z]|_|[0-9])+$" jsonschema_description:"The Devo table, if not edr.microsoft_defender.iot_security.alert."`
 	ObfuscationData        []ObfuscationRule `yaml:"obfuscation_data" jsonschema_description:"What is masked in each event before it is stored anywhere."`
-	RequestsLimits         []RequestsLimit   `yaml:"requests_limits" jsonschema_description:"Bounds on the requests of this service; all apply together with those of the input."`
+	RequestsLimits         []RequestsLimit   `yaml:"requests_limits" jsonschema_description:"Accepted, without effect: quota_share bounds the requests."`
 	Types                  []string          `yaml:"types" jsonschema_description:"Accepted, without effect: the service reads one type only."`
 }
 

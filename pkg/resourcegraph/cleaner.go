@@ -18,6 +18,9 @@ const (
 	maxExcerpt = 512
 	// window is how much of it is looked at, for white space leaves little to quote.
 	window = 16 << 10
+	// minSecret is the shortest secret that is looked for: removing every letter "a" would leave no error
+	// readable, and Azure's secrets have forty characters.
+	minSecret = 6
 )
 
 // cleaner makes foreign text fit for an error: one line, short, printable, without secrets.
@@ -35,7 +38,7 @@ var tokens = regexp.MustCompile(`(?i)eyJ[a-z0-9_-]{8,}(\.[a-z0-9_-]+){1,4}` +
 func newCleaner(secrets ...secret.String) cleaner {
 	var forms []string
 	for _, s := range secrets {
-		if s.IsZero() {
+		if len(s.Reveal()) < minSecret {
 			continue
 		}
 		plain := s.Reveal()

@@ -68,6 +68,9 @@ func (a *app) check(ctx context.Context, asJSON bool) error {
 			fmt.Fprintf(a.stdout, "ok      %s: %s\n", s.Name, s.Detail)
 		} else {
 			fmt.Fprintf(a.stdout, "FAILED  %s: %s\n", s.Name, s.Detail)
+			if s.Hint != "" {
+				fmt.Fprintf(a.stdout, "        hint: %s\n", s.Hint)
+			}
 		}
 	}
 	say("configuration", c.File(), nil)

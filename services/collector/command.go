@@ -18,6 +18,7 @@ import (
 	"defenderiot/pkg/fault"
 	"defenderiot/pkg/process"
 	"defenderiot/pkg/telemetry"
+	"defenderiot/services/fetcher"
 )
 
 // app is what all commands share.
@@ -105,7 +106,12 @@ func (a *app) load() (*config.Config, []config.Warning, error) {
 				WithHint("put globals, inputs and outputs into one file and name it with --config")
 		}
 	}
-	return config.Load(config.Options{Path: a.configFile})
+	c, warnings, err := config.Load(config.Options{Path: a.configFile})
+	if err != nil {
+		return nil, nil, err
+	}
+	// What cannot work is said before anything is started.
+	return c, warnings, fetcher.Validate(c)
 }
 
 func (a *app) run(ctx context.Context) error {

@@ -1,16 +1,15 @@
 package fetcher
 
 import (
+	"errors"
 	"fmt"
+	"log/slog"
 	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/trace"
-
-	"log/slog"
 
 	"defenderiot/pkg/config"
 	"defenderiot/pkg/fault"
@@ -101,7 +100,7 @@ func Client(c *config.Config, name string, logger *slog.Logger, meter metric.Met
 		Logger:     logger, Meter: meter,
 	}
 	if credentials.ClientCertificate != "" {
-		s.Credential.CertificateFile = credentialPath(c, credentials.ClientCertificate)
+		s.Credential.CertificateFile = c.CertPath(credentials.ClientCertificate)
 	}
 	if m := credentials.ManagedIdentity; m != nil {
 		s.Credential.ClientID = m.ClientID
@@ -122,12 +121,20 @@ func Client(c *config.Config, name string, logger *slog.Logger, meter metric.Met
 	return client, nil
 }
 
-// credentialPath finds a credential file: absolute, or below ./credentials/ beside ./certs/.
-func credentialPath(c *config.Config, name string) string {
-	if filepath.IsAbs(name) {
-		return name
+// Validate reports what of c's enabled inputs can never work, before anything is started; it contacts
+// nobody.
+func Validate(c *config.Config) error {
+	var errs []error
+	for _, name := range Enabled(c) {
+		_, err := service(name, c.Inputs[name])
+		errs = append(errs, err)
+		client, err := Client(c, name, nil, nil)
+		if err == nil {
+			client.Close()
+		}
+		errs = append(errs, err)
 	}
-	return filepath.Join(filepath.Dir(filepath.Dir(c.CertPath(name))), "credentials", name)
+	return errors.Join(errs...)
 }
 
 func service(name string, input config.Input) (Service, error) {

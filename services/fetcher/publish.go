@@ -267,7 +267,7 @@ func (s *session) bury(ctx context.Context, d proto.DeadLetter) error {
 	}
 	s.recent.add(name)
 	s.metrics.dead.Add(ctx, 1, s.metrics.labels)
-	s.logger.Warn("a row cannot be published and went to the dead letters; see `collector dead list`", "alert_id", d.AlertID, "reason", d.Reason)
+	s.logger.Warn("a row cannot be published and went to the dead letters (stream DEAD)", "alert_id", d.AlertID, "reason", d.Reason)
 	return nil
 }
 

@@ -51,7 +51,7 @@ type session struct {
 
 // unreadable is the error of a record that this program must not touch.
 func unreadable(key string, err error) error {
-	hint := "restore it from a backup, or start over with `collector checkpoint reset --to TIME`"
+	hint := "restore it from a backup, or remove its key from the bucket checkpoints to begin again at the start time"
 	if errors.Is(err, proto.ErrNewerMajor) {
 		hint = "a newer version of this program wrote it: run that version"
 	}

@@ -43,6 +43,24 @@ func TestEndpointClosesWithUnreadData(t *testing.T) {
 	w.healthy(p, recovered)
 }
 
+// The same while the sender has written everything and waits for the answer to its half-close.
+func TestEndpointClosesUnderHalfClose(t *testing.T) {
+	t.Parallel()
+	// Few enough that the kernels' buffers take what the endpoint does not read, so that no write is stuck.
+	w := newWorld(t, simulator.Options{Backfill: 80})
+	p := w.waiting(80)
+	w.sim.Devo.Fail(simulator.DevoFault{AfterFrames: 40, Stall: 4 * time.Second, End: simulator.CloseUnread})
+	w.breaks++
+	w.back()
+	eventually(t, "the connection to break", func() bool { return w.sim.Devo.Stats().Broken > 0 })
+	begun := time.Now()
+	w.arrived()
+	a := w.healthy(p, time.Since(begun))
+	if a.repeats == 0 || a.resent == 0 {
+		t.Error("nothing was sent again, so this test has shown nothing")
+	}
+}
+
 // waiting runs the collector without an endpoint until n alerts wait to be delivered.
 func (w *world) waiting(n uint64) *program {
 	w.t.Helper()

@@ -51,18 +51,22 @@ func TestKilledWithTheSameFramesWritten(t *testing.T) {
 	for range 3 {
 		w.killAt(faultpoint.FramesWritten, 1)
 	}
+	resumed := w.resumes()
 	p := w.run()
-	a := w.settle(w.flowsOrDone())
+	a := w.settle(resumed())
 	if a.repeats == 0 {
 		t.Error("nothing was sent again, so this test has shown nothing")
 	}
 	p.stop()
 }
 
-// flowsOrDone is the time until an alert arrives, new or again.
-func (w *world) flowsOrDone() time.Duration {
-	w.t.Helper()
+// resumes returns a function that waits until an alert has arrived, new or again, and says how long that
+// took from now on.
+func (w *world) resumes() func() time.Duration {
 	begun, before := time.Now(), w.sim.Devo.Stats().Frames
-	eventually(w.t, "alerts to flow", func() bool { return w.sim.Devo.Stats().Frames > before })
-	return time.Since(begun)
+	return func() time.Duration {
+		w.t.Helper()
+		eventually(w.t, "alerts to flow", func() bool { return w.sim.Devo.Stats().Frames > before })
+		return time.Since(begun)
+	}
 }
