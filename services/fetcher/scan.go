@@ -12,6 +12,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"defenderiot/pkg/fault"
+	"defenderiot/pkg/faultpoint"
 	"defenderiot/pkg/resourcegraph"
 	"defenderiot/proto"
 )
@@ -188,6 +189,7 @@ func (s *session) readPages(ctx context.Context, p *pull, req request, unsure bo
 			}
 			return res, false, a.err
 		}
+		faultpoint.Hit(faultpoint.PageReceived)
 		page := a.page
 		last := page.SkipToken == ""
 		// With as many equal starts as a page holds, only the token leads on.
@@ -222,6 +224,7 @@ func (s *session) readPages(ctx context.Context, p *pull, req request, unsure bo
 			res.missing = max(0, most-res.rows)
 			res.unsure = res.short
 		}
+		faultpoint.Hit(faultpoint.RawAcknowledged)
 		if acked != nil {
 			if err := acked(ctx, res); err != nil {
 				return res, false, err

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"defenderiot/pkg/fault"
+	"defenderiot/pkg/faultpoint"
 	"defenderiot/proto"
 )
 
@@ -181,6 +182,7 @@ func (s *session) moveRecord(ctx context.Context, to time.Time, ids []string) er
 	if err != nil {
 		return err
 	}
+	faultpoint.Hit(faultpoint.CheckpointMoved)
 	s.metrics.at(s.record.read().LastEventTime)
 	return nil
 }
