@@ -33,7 +33,7 @@ var (
 // do not know, and times are nanoseconds since the Unix epoch in UTC: a time before 1678 is none, one
 // after 2262 is the last that fits.
 type Envelope struct {
-	Row         []byte    // r: the row as Azure sent it, masked where configured
+	Row         []byte    // r, or z as an S2 block: the row as Azure sent it, masked where configured
 	Hash        string    // h: what dedup claims, see Hasher
 	HashVersion int       // hv: algorithm of Hash
 	OtherHashes []string  // oh: the same alert under algorithms that Hash replaces; looked up, never claimed
@@ -51,6 +51,8 @@ type Envelope struct {
 	ClaimOnly   bool      // co: claim the hash, send nothing
 	Major       int       // v
 	Minor       int       // m
+
+	packed []byte // the row as it was read, if it was packed
 }
 
 // Encode returns e as msgpack with this package's schema version. It never fails for an Envelope with
@@ -99,7 +101,7 @@ func (e *Envelope) Encode() ([]byte, error) {
 	if e.ClaimOnly {
 		w.bool("co", true)
 	}
-	w.bytes("r", e.Row)
+	w.row(e.Row)
 	if w.err != nil {
 		return nil, fmt.Errorf("encode envelope of %s: %w", e.AlertID, w.err)
 	}
@@ -112,6 +114,22 @@ func (e *Envelope) Encode() ([]byte, error) {
 // letter). The returned Row is a part of data, which must
 // not be changed while it is in use.
 func DecodeEnvelope(data []byte) (*Envelope, error) {
+	e, err := DecodeEnvelopeMeta(data)
+	if err != nil {
+		return nil, err
+	}
+	if e.packed != nil {
+		if e.Row, err = unpack(e.packed); err != nil {
+			return nil, fmt.Errorf("%w: field z: %w", ErrMalformed, err)
+		}
+		e.packed = nil
+	}
+	return e, nil
+}
+
+// DecodeEnvelopeMeta is [DecodeEnvelope] for who does not need the row: it is not unpacked, and Row is only
+// set where it was stored unpacked.
+func DecodeEnvelopeMeta(data []byte) (*Envelope, error) {
 	e := &Envelope{}
 	err := readMap(data, e.field)
 	switch {
@@ -129,8 +147,8 @@ func (e *Envelope) complete() error {
 	switch {
 	case e.Major < 1:
 		missing = "v (schema version)"
-	case len(e.Row) == 0:
-		missing = "r (row)"
+	case len(e.Row) == 0 && len(e.packed) == 0:
+		missing = "r or z (row)"
 	case e.Hash == "":
 		missing = "h (hash)"
 	case e.Source.Input == "" || e.Source.Service == "":
@@ -160,6 +178,8 @@ func (e *Envelope) field(dec *mapReader, key string) (err error) {
 		e.Minor, err = dec.DecodeInt()
 	case "r":
 		e.Row, err = dec.bytes()
+	case "z":
+		e.packed, err = dec.bytes()
 	case "h":
 		e.Hash, err = dec.DecodeString()
 	case "hv":

@@ -114,7 +114,7 @@ func (r *mapReader) key() (string, error) {
 // fieldNames are the keys of all schemas.
 var fieldNames = func() map[string]string {
 	names := map[string]string{}
-	for name := range strings.FieldsSeq("v m r h hv oh id et in ii sv sc pi ps g ft ho tg ev co up fl wr pr nc nr nd no nu st ou re at ff lf sm sq pa") {
+	for name := range strings.FieldsSeq("v m r z h hv oh id et in ii sv sc pi ps g ft ho tg ev co up fl wr pr nc nr nd no nu st ou re at ff lf sm sq pa") {
 		names[name] = name
 	}
 	return names

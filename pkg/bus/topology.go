@@ -25,6 +25,8 @@ const (
 	// duplicateWindow is the length of the Msg-Id windows: a second net on which no guarantee rests. It
 	// covers the retries of a publish; each id in it costs the server 160 bytes of memory (measured).
 	duplicateWindow = 15 * time.Second
+	// uniqueWindow is shorter: there, a subject that is expected to be empty has said it all before.
+	uniqueWindow = 2 * time.Second
 	// maxMessage is the largest message a stream takes: whatever Azure can answer and its dead letter.
 	maxMessage = 32 << 20
 )
@@ -64,6 +66,7 @@ func (t Topology) streams() []jetstream.StreamConfig {
 	raw.Description = "rows as the fetcher published them; purged up to dedup's ack floor"
 	unique.Name, unique.Subjects, unique.MaxBytes = proto.StreamUnique, []string{proto.SubjectsUnique}, t.UniqueBytes
 	unique.Description = "first sightings, one message a subject; purged when old enough and confirmed at every output"
+	unique.Duplicates = uniqueWindow
 	dead.Name, dead.Subjects, dead.MaxBytes = proto.StreamDead, []string{proto.SubjectsDead}, max(t.RawBytes, maxMessage*2)
 	dead.Description = "dead letters"
 	return []jetstream.StreamConfig{raw, unique, dead}

@@ -214,6 +214,11 @@ func (b *brake) done(s *slot, resp *http.Response) (delay time.Duration, first b
 	if resp == nil {
 		return 0, false
 	}
+	if resp.StatusCode == http.StatusOK && resp.Header.Get(headerRemaining) == "" {
+		// Every answer that the service counts carries the quota's headers; this one was not counted, so
+		// its slot is free at once. Should something on the way strip them, a 429 still brakes.
+		s.ends = now
+	}
 	b.learn(s, resp.Header, now)
 	if resp.StatusCode != http.StatusTooManyRequests {
 		b.throttles = false

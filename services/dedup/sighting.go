@@ -60,7 +60,7 @@ func decode(data []byte) (env *proto.Envelope, err error) {
 			err = fmt.Errorf("%w: reading it panicked: %v", proto.ErrMalformed, r)
 		}
 	}()
-	return proto.DecodeEnvelope(data)
+	return proto.DecodeEnvelopeMeta(data)
 }
 
 // bury writes the dead letter first and settles the delivery after it.
