@@ -172,13 +172,19 @@ func TestWhatIsNoEnvelopeIsBuriedAndBlocksNobody(t *testing.T) {
 	if n := dead.CachedInfo().State.Msgs; n != 3 {
 		t.Fatalf("%d dead letters", n)
 	}
-	m, err := dead.GetMsg(ctx, 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	letter, err := proto.DecodeDeadLetter(m.Data)
-	if err != nil || letter.Sequence != 2 || string(letter.Payload) != "junk" || letter.Reason == "" {
-		t.Errorf("dead letter %+v, %v", letter, err)
+	for seq := uint64(1); seq <= 3; seq++ {
+		m, err := dead.GetMsg(ctx, seq)
+		if err != nil {
+			t.Fatal(err)
+		}
+		letter, err := proto.DecodeDeadLetter(m.Data)
+		if err != nil || letter.Sequence < 2 || letter.Sequence > 4 || letter.Reason == "" {
+			t.Errorf("dead letter %+v, %v", letter, err)
+			continue
+		}
+		if letter.Sequence == 2 && string(letter.Payload) != "junk" {
+			t.Errorf("payload %q", letter.Payload)
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package fetcher
 
 import (
 	"errors"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -157,6 +158,13 @@ func TestNullStarts(t *testing.T) {
 	})
 }
 
+// noise is n bytes that packing makes no shorter.
+func noise(n int) []byte {
+	b := make([]byte, n)
+	_, _ = rand.NewChaCha8([32]byte{}).Read(b)
+	return b
+}
+
 func TestPoisonRowsDoNotBlock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
@@ -172,7 +180,7 @@ func TestPoisonRowsDoNotBlock(t *testing.T) {
 				case strings.Contains(string(row), "/unmaskable"):
 					panic("mask")
 				case strings.Contains(string(row), "/huge"):
-					return make([]byte, messageBytes+1), nil
+					return noise(messageBytes + 1), nil
 				}
 				return []byte(`"masked"`), nil
 			}

@@ -10,9 +10,12 @@ import (
 	"defenderiot/proto"
 )
 
-const (
+// unansweredLimit is how many half-closes in a row may go unanswered until the output is unproved.
+const unansweredLimit = 3
+
+// The times of a proof; variables only because tests cannot wait that long.
+var (
 	answerTime      = 10 * time.Second // how long a half-close may take to be answered
-	unansweredLimit = 3                // in a row, until the output is unproved
 	undisturbedTime = time.Minute      // how long an unproved output's connection must stay undisturbed
 	retrialTime     = 10 * time.Minute // how often an unproved output tries a half-close
 )

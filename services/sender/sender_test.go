@@ -65,6 +65,12 @@ type rig struct {
 	endpoint devo.Endpoint
 }
 
+// plainRig has an endpoint that speaks TCP without TLS, for the outputs syslog, sidecar and in_house_relay.
+func plainRig(t testing.TB) *rig {
+	t.Helper()
+	return rigWith(t, nil, "")
+}
+
 func newRig(t testing.TB) *rig {
 	t.Helper()
 	authority, err := simulator.NewAuthority("test")
@@ -79,6 +85,11 @@ func newRig(t testing.TB) *rig {
 	if err := errors.Join(authority.WriteChain(dir, "chain.crt"), simulator.WritePair(dir, "domain", client)); err != nil {
 		t.Fatal(err)
 	}
+	return rigWith(t, authority, dir)
+}
+
+func rigWith(t testing.TB, authority *simulator.Authority, dir string) *rig {
+	t.Helper()
 	d, err := simulator.NewDevo(simulator.DevoOptions{Authority: authority})
 	if err != nil {
 		t.Fatal(err)
@@ -96,10 +107,12 @@ func newRig(t testing.TB) *rig {
 		t.Fatal(err)
 	}
 	number, _ := strconv.Atoi(port)
-	return &rig{bus: bustest.New(t, bustest.Topology(output)), devo: d, endpoint: devo.Endpoint{
-		Address: host, Port: number,
-		ChainFile: filepath.Join(dir, "chain.crt"), CertFile: filepath.Join(dir, "domain.crt"), KeyFile: filepath.Join(dir, "domain.key"),
-	}}
+	endpoint := devo.Endpoint{Kind: devo.TCP, Address: host, Port: number}
+	if authority != nil {
+		endpoint.Kind = devo.TLS
+		endpoint.ChainFile, endpoint.CertFile, endpoint.KeyFile = filepath.Join(dir, "chain.crt"), filepath.Join(dir, "domain.crt"), filepath.Join(dir, "domain.key")
+	}
+	return &rig{bus: bustest.New(t, bustest.Topology(output)), devo: d, endpoint: endpoint}
 }
 
 func (r *rig) start(t testing.TB, connections int) (stop func()) {
@@ -293,4 +306,41 @@ func TestConsole(t *testing.T) {
 	if n := strings.Count(out.String(), "edr.microsoft_defender.iot_security.alert: {"); n != 100 {
 		t.Errorf("%d lines", n)
 	}
+}
+
+func TestPlainTCP(t *testing.T) {
+	r := plainRig(t)
+	r.devo.Fail(simulator.DevoFault{AfterFrames: 500, Stall: 200 * time.Millisecond, End: simulator.Reset})
+	ids := fill(t, r.bus, "plain", 4000)
+	stop := r.start(t, 1)
+	v := settled(t, r.bus, 4000)
+	stop()
+	r.check(t, ids, v)
+}
+
+// TestUnprovedEndpoint has an endpoint that never answers a half-close: after three the output is
+// unproved, what its TCP has acknowledged and nothing has disturbed is confirmed, and an answer ends that.
+func TestUnprovedEndpoint(t *testing.T) {
+	defer sender.SetProofTimes(300*time.Millisecond, 1500*time.Millisecond, 3*time.Second)()
+	r := newRig(t)
+	r.devo.Fail(simulator.DevoFault{Connections: -1, NoAnswer: true})
+	ids := fill(t, r.bus, "u", 6000)
+	stop := r.start(t, 1)
+	v := settled(t, r.bus, 6000)
+	if v.Proof != proto.ProofUnproved {
+		t.Errorf("proof %s", v.Proof)
+	}
+	r.devo.Clear()
+	ctx := bustest.Context(t)
+	for n := 0; v.Proof != proto.ProofHalfClose; n++ {
+		ids = append(ids, fill(t, r.bus, fmt.Sprint("later", n), 10)...)
+		time.Sleep(500 * time.Millisecond)
+		var err error
+		if v, err = ledger.Read(ctx, r.bus, output); err != nil {
+			t.Fatalf("still %s: %v", v.Proof, err)
+		}
+	}
+	v = settled(t, r.bus, uint64(len(ids)))
+	stop()
+	r.check(t, ids, v)
 }
