@@ -112,9 +112,9 @@ func (b *Bus) storeAll(ctx context.Context, stream string, msgs []Message) error
 		var err error
 		if atomic {
 			err = b.TryBatch(ctx, stream, msgs)
-			if errors.Is(err, ErrConflict) {
-				// Some of them are stored: by an earlier try, or the one message before a crash. Singly, each
-				// tells for itself.
+			if errors.Is(err, ErrConflict) || errors.Is(err, ErrFull) {
+				// Some of them are stored, by an earlier try or the one message before a crash, or there is no
+				// room for all at once. Singly, each tells for itself.
 				atomic = false
 			}
 		}

@@ -37,6 +37,8 @@ type Settings struct {
 	Password secret.String
 	// CA, Cert and Key are PEM files for TLS; Cert and Key are the client's certificate.
 	CA, Cert, Key string
+	// TLS insists on TLS also where the URL does not say so and no file is named.
+	TLS bool
 	// Name is what the server shows for this connection: service and instance.
 	Name string
 	// Logger gets one line when the connection is lost, one when it is back, and one a refused permission.
@@ -91,7 +93,7 @@ func Connect(s Settings) (*Bus, error) {
 	if s.InProcess != nil {
 		options = append(options, nats.InProcessServer(s.InProcess))
 		url = ""
-	} else if s.CA != "" || s.Cert != "" {
+	} else if s.TLS || s.CA != "" || s.Cert != "" {
 		config, err := tlsConfig(s)
 		if err != nil {
 			return nil, err

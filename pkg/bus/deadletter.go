@@ -2,6 +2,7 @@ package bus
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"defenderiot/proto"
@@ -21,7 +22,13 @@ func (b *Bus) DeadLetter(ctx context.Context, d proto.DeadLetter) error {
 		return err
 	}
 	message := Message{Subject: proto.DeadSubject(d.Stage, d.Output), Data: data, MsgID: d.MsgID()}
-	if err := b.PublishBatch(ctx, proto.StreamDead, []Message{message}); err != nil {
+	err = b.PublishBatch(ctx, proto.StreamDead, []Message{message})
+	if errors.Is(err, ErrTooLarge) && d.Payload != nil {
+		d.Reason += fmt.Sprintf(" (the server takes no letter with its %d bytes, so they were left out)", len(d.Payload))
+		d.Payload = nil
+		return b.DeadLetter(ctx, d)
+	}
+	if err != nil {
 		return fmt.Errorf("dead letter of %s: %w", d.AlertID, err)
 	}
 	return nil

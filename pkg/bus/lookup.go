@@ -42,10 +42,12 @@ func (b *Bus) lookup(ctx context.Context, stream string, subjects []string, foun
 	if err != nil {
 		return err
 	}
+	first := true // "no messages" behind a message is no answer but a fault
 	for m, err := range messages {
-		if errors.Is(err, jetstreamext.ErrNoMessages) {
+		if errors.Is(err, jetstreamext.ErrNoMessages) && first {
 			return nil
 		}
+		first = false
 		if err != nil {
 			return err
 		}

@@ -13,6 +13,9 @@ const (
 	// pullExpiry bounds one request on the server; a lost one is noticed by its heartbeats much earlier.
 	pullExpiry    = 5 * time.Second
 	pullHeartbeat = time.Second
+	// maxPullBytes bounds what one request brings, whatever n says; it is more than the largest message,
+	// which could never be had otherwise.
+	maxPullBytes = maxMessage + 8<<20
 	// linger is how long a batch waits for the next message when its last one said that nothing more was
 	// waiting: a single alert is not held up.
 	linger = 2 * time.Millisecond
@@ -123,7 +126,7 @@ func (p *Pull) Close() {
 func (p *Pull) request(n int) error {
 	// Not the caller's context: a request outlives the call, and ends with Close or its expiry.
 	ctx, cancel := context.WithTimeout(context.Background(), pullExpiry)
-	batch, err := p.consumer.Fetch(n, jetstream.FetchContext(ctx), jetstream.FetchHeartbeat(pullHeartbeat))
+	batch, err := p.consumer.Fetch(n, jetstream.FetchContext(ctx), jetstream.FetchHeartbeat(pullHeartbeat), jetstream.FetchMaxBytes(maxPullBytes))
 	if err != nil {
 		cancel()
 		return fmt.Errorf("pull: %w", err)

@@ -190,6 +190,10 @@ func (b *Bus) provisionOutput(ctx context.Context, o Output) error {
 	if err != nil {
 		return err
 	}
+	// Records that outlived an earlier consumer speak of sequences that this one may give out anew.
+	if err := b.Purge(ctx, proto.BucketStream(proto.BucketLedgers), proto.BucketSubject(proto.BucketLedgers, proto.Token(o.Name)+".>")); err != nil {
+		return fmt.Errorf("ledger: %w", err)
+	}
 	base := proto.Ledger{Instance: "base", Updated: time.Now(), Floor: first - 1, Proof: proto.ProofHalfClose}
 	data, err := base.Encode()
 	if err != nil {

@@ -38,6 +38,9 @@ const base = "base"
 // living sender updates it at least every minute.
 const staleAfter = 10 * time.Minute
 
+// absorbTimeout bounds the acknowledgements within a batch; the batch as a whole ends with its context.
+const absorbTimeout = time.Second
+
 // Ledger is this process's hand on an output's ledger. It is safe for concurrent use: several
 // connections of a process share it, and their writes are grouped.
 type Ledger struct {

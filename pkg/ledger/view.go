@@ -120,7 +120,7 @@ func (l *Ledger) absorb(ctx context.Context) error {
 		return err
 	}
 	batch = append(batch, expecting(baseSubject, data, stored.Sequence))
-	if _, err := jetstreamext.PublishMsgBatch(ctx, l.bus.JetStream(), batch); err != nil {
+	if _, err := jetstreamext.PublishMsgBatch(ctx, l.bus.JetStream(), batch, jetstreamext.BatchFlowControl{AckTimeout: absorbTimeout}); err != nil {
 		if bus.Conflict(err) {
 			return nil // another process was faster
 		}

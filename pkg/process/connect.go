@@ -24,6 +24,7 @@ func BusDir(c *config.Config) string { return filepath.Join(c.StateDir(), "bus")
 func Connect(c *config.Config, name string, logger *slog.Logger) (*bus.Bus, error) {
 	s := bus.Settings{URL: c.Bus.URL, User: c.Bus.User, Password: c.Bus.Password, Name: name, Logger: logger}
 	if tls := c.Bus.TLS; tls != nil {
+		s.TLS = true
 		s.CA, s.Cert, s.Key = c.CertPath(tls.CA), c.CertPath(tls.Cert), c.CertPath(tls.Key)
 	}
 	if c.Bus.IsEmbedded() {

@@ -32,7 +32,7 @@ const (
 )
 
 // closeTime bounds what is left to do after the service has returned.
-const closeTime = 2 * time.Second
+const closeTime = time.Second
 
 // Process is what a running program has besides its service.
 type Process struct {

@@ -42,6 +42,8 @@ const (
 	// newerDelay is how long a message that only a newer program can read waits before it is looked at
 	// again.
 	newerDelay = time.Minute
+	// buryDelay is how long a message waits whose dead letter could not be written.
+	buryDelay = 10 * time.Second
 )
 
 // Options of a Dedup. All fields are required.
@@ -132,7 +134,12 @@ func giveBack(batch []jetstream.Msg) {
 
 // handle brings every message of the batch to its end: UNIQUE, counted duplicate or DEAD. On an error
 // some may be settled; the others come back.
-func (d *Dedup) handle(ctx context.Context, batch []jetstream.Msg) error {
+func (d *Dedup) handle(ctx context.Context, batch []jetstream.Msg) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("handling %d messages panicked: %v", len(batch), r)
+		}
+	}()
 	ctx, span := d.tracer.Start(ctx, "dedup", trace.WithSpanKind(trace.SpanKindConsumer), trace.WithLinks(links(batch)...))
 	defer span.End()
 	stop := keepAlive(ctx, batch)
@@ -145,6 +152,7 @@ func (d *Dedup) handle(ctx context.Context, batch []jetstream.Msg) error {
 	if err := d.claim(ctx, sightings); err != nil {
 		return err
 	}
+	sightings = d.separate(ctx, sightings)
 	faultpoint.Hit(faultpoint.Claimed)
 	if err := d.publish(ctx, sightings); err != nil {
 		return err

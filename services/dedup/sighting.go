@@ -19,6 +19,7 @@ type sighting struct {
 	env      *proto.Envelope
 	key      string // subject of the hash's claim
 	first    bool   // this sequence owns the claim
+	broken   error  // its claim cannot be read, so nobody can tell whether it is the first
 }
 
 // read decodes the batch. What is no envelope becomes a dead letter, what is of a newer version waits in
@@ -38,9 +39,7 @@ func (d *Dedup) read(ctx context.Context, batch []jetstream.Msg) ([]*sighting, e
 			_ = m.NakWithDelay(newerDelay)
 			continue
 		case err != nil:
-			if err := d.bury(ctx, m, meta, err); err != nil {
-				return nil, err
-			}
+			d.bury(ctx, m, meta, err)
 			continue
 		}
 		sightings = append(sightings, &sighting{
@@ -63,18 +62,21 @@ func decode(data []byte) (env *proto.Envelope, err error) {
 	return proto.DecodeEnvelopeMeta(data)
 }
 
-// bury writes the dead letter first and settles the delivery after it.
-func (d *Dedup) bury(ctx context.Context, m jetstream.Msg, meta *jetstream.MsgMetadata, reason error) error {
+// bury writes the dead letter first and settles the delivery after it. When that fails the message waits,
+// and its neighbours do not.
+func (d *Dedup) bury(ctx context.Context, m jetstream.Msg, meta *jetstream.MsgMetadata, reason error) {
 	letter := proto.DeadLetter{
 		Stage: proto.StageDedup, Reason: reason.Error(), Attempts: int(meta.NumDelivered),
 		First: meta.Timestamp, Last: time.Now(), Stream: proto.StreamRaw, Sequence: meta.Sequence.Stream, Payload: m.Data(),
 	}
 	if err := d.bus.DeadLetter(ctx, letter); err != nil {
-		return err
+		d.trouble.Report(err)
+		_ = m.NakWithDelay(buryDelay)
+		return
 	}
 	d.poison.Report(fmt.Errorf("RAW sequence %d is in the dead letters: %w", letter.Sequence, reason))
 	d.metrics.dead.Add(ctx, 1)
-	return m.TermWithReason("dead letter: " + reason.Error())
+	_ = m.TermWithReason("dead letter: " + reason.Error()) // if it is lost, the same letter is written again
 }
 
 // claim decides for each sighting whether it is the first, and returns when every decision rests on a
@@ -86,10 +88,7 @@ func (d *Dedup) claim(ctx context.Context, sightings []*sighting) error {
 		if err != nil {
 			return err
 		}
-		free, err := judge(sightings, found)
-		if err != nil {
-			return err
-		}
+		free := judge(sightings, found)
 		if len(free) == 0 {
 			return nil
 		}
@@ -137,7 +136,7 @@ func keys(sightings []*sighting) []string {
 
 // judge marks who owns the claims that were found and returns one sighting for each hash that is free:
 // the one with the lowest sequence.
-func judge(open []*sighting, found map[string]bus.Stored) (free []*sighting, err error) {
+func judge(open []*sighting, found map[string]bus.Stored) (free []*sighting) {
 	candidate := make(map[string]int, len(open))
 	for _, s := range open {
 		if knownUnderAnotherHash(s, found) {
@@ -147,7 +146,8 @@ func judge(open []*sighting, found map[string]bus.Stored) (free []*sighting, err
 		if taken {
 			claim, err := proto.DecodeClaim(stored.Data)
 			if err != nil {
-				return nil, fmt.Errorf("%s: %w", s.key, err)
+				s.broken = fmt.Errorf("%s: %w", s.key, err)
+				continue
 			}
 			s.first = claim.RawSequence == s.sequence
 			continue
@@ -161,7 +161,22 @@ func judge(open []*sighting, found map[string]bus.Stored) (free []*sighting, err
 			free[i] = s
 		}
 	}
-	return free, nil
+	return free
+}
+
+// separate buries the sightings whose claims cannot be read and returns the others.
+func (d *Dedup) separate(ctx context.Context, sightings []*sighting) []*sighting {
+	sound := sightings[:0]
+	for _, s := range sightings {
+		if s.broken == nil {
+			sound = append(sound, s)
+			continue
+		}
+		if meta, err := s.msg.Metadata(); err == nil {
+			d.bury(ctx, s.msg, meta, s.broken)
+		}
+	}
+	return sound
 }
 
 func knownUnderAnotherHash(s *sighting, found map[string]bus.Stored) bool {

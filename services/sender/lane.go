@@ -87,12 +87,20 @@ func (l *lane) unbind() {
 // step takes one batch, or looks whether the window is to be rotated. Its errors are the bus's.
 func (l *lane) step(ctx context.Context) error {
 	l.collect()
-	if l.failing && l.window == nil && !l.reconnect(ctx) {
-		return nil
+	if l.failing && l.window == nil {
+		// What was asked for goes back first, so that another process can have it.
+		l.unbind()
+		if !l.reconnect(ctx) {
+			return nil
+		}
 	}
 	if l.pull == nil {
 		pull, err := l.output.bus.Pull(ctx, proto.StreamUnique, proto.OutputConsumer(l.output.settings.Name))
 		if err != nil {
+			return err
+		}
+		if err := l.output.plausible(ctx); err != nil {
+			pull.Close()
 			return err
 		}
 		l.pull = pull
@@ -204,7 +212,14 @@ func (l *lane) deliver(ctx context.Context, msgs []jetstream.Msg) error {
 			return nil
 		}
 		n := len(send)
-		if !l.output.proof.isUnproved() {
+		// Asked once for each write: another goroutine may find the endpoint proved again at any moment, and
+		// an unproved window may hold more by then than a proved one may.
+		unproved := l.output.proof.isUnproved()
+		if !unproved {
+			if l.window.started >= l.output.settings.RotateEvents {
+				l.replace(ctx)
+				continue
+			}
 			n = min(n, l.output.settings.RotateEvents-l.window.started)
 		}
 		if err := l.window.write(l.settle, sendFrames[:n].in(buffer), send[:n]); err != nil {
@@ -214,7 +229,7 @@ func (l *lane) deliver(ctx context.Context, msgs []jetstream.Msg) error {
 		}
 		faultpoint.Hit(faultpoint.FramesWritten)
 		send, sendFrames = send[n:], sendFrames[n:]
-		if l.window.started >= l.output.settings.RotateEvents && !l.output.proof.isUnproved() {
+		if !unproved && l.window.started >= l.output.settings.RotateEvents {
 			l.replace(ctx)
 		}
 	}
@@ -298,6 +313,10 @@ func (l *lane) review(ctx context.Context, traffic bool) {
 			l.window = nil
 			_ = w.link.Close() // nothing was written on it
 			l.dropNext()
+			// It stood undisturbed: the endpoint is there.
+			l.failing = false
+			l.waits.Reset()
+			l.output.recover()
 		}
 	case quiet >= quietTime, !traffic && l.more && quiet >= busyWait:
 		// Nothing comes: either there is nothing, or what may be unconfirmed is used up and more waits for
@@ -319,7 +338,11 @@ func (l *lane) reviewUnproved(ctx context.Context, w *window, now time.Time) {
 			l.output.recover()
 		}
 	}
-	if now.Sub(w.opened) >= retrialTime || (len(w.held) == 0 && now.Sub(w.last) >= undisturbedTime) {
+	idleSince := w.last
+	if idleSince.IsZero() {
+		idleSince = w.opened
+	}
+	if now.Sub(w.opened) >= retrialTime || (len(w.held) == 0 && now.Sub(idleSince) >= undisturbedTime) {
 		l.replace(ctx)
 	}
 }

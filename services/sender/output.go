@@ -98,6 +98,25 @@ func (o *output) open(ctx context.Context) (link, error) {
 	return c, nil
 }
 
+// plausible refuses to deliver from a stream that the ledger cannot speak of: when UNIQUE was recreated or
+// restored from an older copy, its sequences are given out anew, and what the ledger calls confirmed are
+// other alerts.
+func (o *output) plausible(ctx context.Context) error {
+	view, err := ledger.Read(ctx, o.bus, o.settings.Name)
+	if err != nil {
+		return err
+	}
+	stream, err := o.bus.JetStream().Stream(ctx, proto.StreamUnique)
+	if err != nil {
+		return fmt.Errorf("stream UNIQUE: %w", err)
+	}
+	if last := stream.CachedInfo().State.LastSeq; view.Floor > last {
+		return fault.WithHint(fmt.Errorf("output %s: its ledger has confirmed sequence %d, but UNIQUE ends at %d: the stream was recreated or restored from an older copy", o.settings.Name, view.Floor, last),
+			fmt.Sprintf("remove the consumer %s from UNIQUE and run `collector provision`, which starts a new ledger; set `from` of the output to beginning to send everything that is in UNIQUE", proto.OutputConsumer(o.settings.Name)))
+	}
+	return nil
+}
+
 // fail notes that the endpoint gave trouble; recover that a delivery was confirmed.
 func (o *output) fail(err error) {
 	o.mu.Lock()

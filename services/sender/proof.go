@@ -49,29 +49,29 @@ func (p *proofState) isUnproved() bool {
 // noAnswer counts a half-close that got no answer in time and reports whether the output is unproved now.
 func (p *proofState) noAnswer(ctx context.Context) bool {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.unanswered++
-	if p.unproved || p.unanswered < unansweredLimit {
-		return p.unproved
+	unproved := p.unproved || p.unanswered >= unansweredLimit
+	changed := unproved && !p.unproved
+	p.unproved = unproved
+	p.mu.Unlock()
+	if changed {
+		p.logger.Warn("the endpoint answers no half-close, so delivery cannot be proved; from now on confirmed means acknowledged by its TCP and undisturbed for 60 s, and up to its receive buffer can be lost when it fails",
+			"output", p.name, "proof", string(proto.ProofUnproved))
+		p.store(ctx, proto.ProofUnproved)
 	}
-	p.unproved = true
-	p.logger.Warn("the endpoint answers no half-close, so delivery cannot be proved; from now on confirmed means acknowledged by its TCP and undisturbed for 60 s, and up to its receive buffer can be lost when it fails",
-		"output", p.name, "proof", string(proto.ProofUnproved))
-	p.store(ctx, proto.ProofUnproved)
-	return true
+	return unproved
 }
 
 // answered notes a half-close that was answered.
 func (p *proofState) answered(ctx context.Context) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.unanswered = 0
-	if !p.unproved {
-		return
+	changed := p.unproved
+	p.unanswered, p.unproved = 0, false
+	p.mu.Unlock()
+	if changed {
+		p.logger.Info("the endpoint answers half-closes again, delivery is proved", "output", p.name, "proof", string(proto.ProofHalfClose))
+		p.store(ctx, proto.ProofHalfClose)
 	}
-	p.unproved = false
-	p.logger.Info("the endpoint answers half-closes again, delivery is proved", "output", p.name, "proof", string(proto.ProofHalfClose))
-	p.store(ctx, proto.ProofHalfClose)
 }
 
 // store makes the state visible in status; when it fails, the next change of the record carries it.

@@ -17,7 +17,7 @@ import (
 )
 
 // StopGrace is how long an orderly stop may spend on confirming what was written.
-const StopGrace = 6 * time.Second
+const StopGrace = 5 * time.Second
 
 // OutputSettings describe one output.
 type OutputSettings struct {

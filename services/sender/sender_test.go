@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
 	"go.opentelemetry.io/otel/metric/noop"
 	nooptrace "go.opentelemetry.io/otel/trace/noop"
 	"go.uber.org/goleak"
@@ -322,18 +323,24 @@ func TestPlainTCP(t *testing.T) {
 // unproved, what its TCP has acknowledged and nothing has disturbed is confirmed, and an answer ends that.
 func TestUnprovedEndpoint(t *testing.T) {
 	defer sender.SetProofTimes(300*time.Millisecond, 1500*time.Millisecond, 3*time.Second)()
+	// With small windows an unproved one holds more than a proved one may when the endpoint answers again.
+	t.Run("windows of 2500", func(t *testing.T) { unprovedEndpoint(t, 2500, 6000) })
+	t.Run("windows of 5", func(t *testing.T) { unprovedEndpoint(t, 5, 300) })
+}
+
+func unprovedEndpoint(t *testing.T, rotate, n int) {
 	r := newRig(t)
 	r.devo.Fail(simulator.DevoFault{Connections: -1, NoAnswer: true})
-	ids := fill(t, r.bus, "u", 6000)
-	stop := r.start(t, 1)
-	v := settled(t, r.bus, 6000)
+	ids := fill(t, r.bus, "u", n)
+	stop := start(t, r.bus, sender.OutputSettings{Name: output, Endpoint: r.endpoint, Connections: 2, RotateEvents: rotate, RotateAfter: 5 * time.Second})
+	v := settled(t, r.bus, uint64(n))
 	if v.Proof != proto.ProofUnproved {
 		t.Errorf("proof %s", v.Proof)
 	}
 	r.devo.Clear()
 	ctx := bustest.Context(t)
-	for n := 0; v.Proof != proto.ProofHalfClose; n++ {
-		ids = append(ids, fill(t, r.bus, fmt.Sprint("later", n), 10)...)
+	for k := 0; v.Proof != proto.ProofHalfClose; k++ {
+		ids = append(ids, fill(t, r.bus, fmt.Sprint("later", k), 10)...)
 		time.Sleep(500 * time.Millisecond)
 		var err error
 		if v, err = ledger.Read(ctx, r.bus, output); err != nil {
@@ -343,4 +350,43 @@ func TestUnprovedEndpoint(t *testing.T) {
 	v = settled(t, r.bus, uint64(len(ids)))
 	stop()
 	r.check(t, ids, v)
+}
+
+// TestRecreatedStreamIsRefused has UNIQUE begin again at sequence 1 under a ledger that has confirmed more:
+// nothing may be taken for confirmed.
+func TestRecreatedStreamIsRefused(t *testing.T) {
+	r := newRig(t)
+	ctx := bustest.Context(t)
+	ids := fill(t, r.bus, "before", 50)
+	stop := r.start(t, 1)
+	r.check(t, ids, settled(t, r.bus, 50))
+	stop()
+	if err := r.bus.JetStream().DeleteStream(ctx, proto.StreamUnique); err != nil {
+		t.Fatal(err)
+	}
+	// By hand, as a restore would: the stream and the consumer are back, the ledger is the old one.
+	s, err := r.bus.JetStream().CreateStream(ctx, jetstream.StreamConfig{Name: proto.StreamUnique, Subjects: []string{proto.SubjectsUnique}, AllowAtomicPublish: true, AllowDirect: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	consumer := jetstream.ConsumerConfig{Durable: proto.OutputConsumer(output), AckPolicy: jetstream.AckExplicitPolicy, MaxAckPending: bus.MaxUnconfirmed}
+	if _, err := s.CreateConsumer(ctx, consumer); err != nil {
+		t.Fatal(err)
+	}
+	ids = append(ids, fill(t, r.bus, "after", 20)...)
+	stop = r.start(t, 1)
+	time.Sleep(time.Second)
+	stop()
+	if info, err := s.Consumer(ctx, consumer.Durable); err != nil || info.CachedInfo().AckFloor.Stream != 0 {
+		t.Fatalf("acknowledged unsent: %+v, %v", info.CachedInfo().AckFloor, err)
+	}
+	// The remedy of the hint.
+	if err := s.DeleteConsumer(ctx, consumer.Durable); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.bus.Provision(ctx, bustest.Topology(output), false); err != nil {
+		t.Fatal(err)
+	}
+	r.start(t, 1)
+	r.check(t, ids, settled(t, r.bus, 20))
 }

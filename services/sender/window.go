@@ -82,10 +82,7 @@ func (w *window) prove(ctx context.Context) error {
 		// The endpoint has not even taken the bytes: it is slow, which says nothing about its manners.
 		return w.outwait(ctx, kernel)
 	}
-	if !w.output.proof.noAnswer(ctx) {
-		return fmt.Errorf("the endpoint left the half-close unanswered for %v", answerTime)
-	}
-	return w.undisturbed(ctx, kernel)
+	return w.unanswered(ctx, kernel)
 }
 
 // outwait gives a slow endpoint as long as it keeps taking bytes.
@@ -99,10 +96,26 @@ func (w *window) outwait(ctx context.Context, kernel kernelLink) error {
 			w.output.proof.answered(ctx)
 			return nil
 		}
-		if after, _ := kernel.Acked(); proof != devo.Unanswered || after == before || ctx.Err() != nil {
+		after, _ := kernel.Acked()
+		switch {
+		case proof != devo.Unanswered || ctx.Err() != nil:
 			return fmt.Errorf("connection not confirmed (%s): %w", proof, err)
+		case after > before:
+			continue // it takes bytes; give it time
+		case w.acknowledged(kernel):
+			return w.unanswered(ctx, kernel)
 		}
+		return fmt.Errorf("the endpoint stopped taking bytes: %w", err)
 	}
+}
+
+// unanswered is what becomes of a connection whose bytes are all acknowledged and whose half-close is not
+// answered.
+func (w *window) unanswered(ctx context.Context, kernel kernelLink) error {
+	if !w.output.proof.noAnswer(ctx) {
+		return fmt.Errorf("the endpoint left the half-close unanswered for %v", answerTime)
+	}
+	return w.undisturbed(ctx, kernel)
 }
 
 // undisturbed waits until the connection has been quiet for a minute since the last write, as an
