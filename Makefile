@@ -6,6 +6,8 @@ COMMIT   ?= $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
 LDFLAGS  := -s -w -X defenderiot/pkg/telemetry.version=$(VERSION) -X defenderiot/pkg/telemetry.commit=$(COMMIT) \
             -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 FUZZTIME ?= 10s
+# The version is stamped by LDFLAGS; asking git once more for each program fails in a checkout of another user.
+export GOFLAGS := $(GOFLAGS) -buildvcs=false
 
 .PHONY: build test race lint fuzz bench e2e demo clean
 
