@@ -41,8 +41,10 @@ func record(t testing.TB, fields ...field) []byte {
 }
 
 var (
+	// A map of one field: r, the row {}.
+	envelopeBody   = []byte{0x81, 0xa1, 'r', 0xc4, 2, '{', '}'}
 	envelopeFields = []field{
-		{"v", 1}, {"m", 0}, {"h", proto.HashIdentity("/a1")}, {"hv", 1}, {"in", "i"}, {"ii", "1"}, {"sv", "s"}, {"g", 1}, {"r", []byte("{}")},
+		{"v", 1}, {"m", 0}, {"h", proto.HashIdentity("/a1")}, {"hv", 1}, {"in", "i"}, {"ii", "1"}, {"sv", "s"}, {"g", 1}, {"d", 0}, {"b", envelopeBody},
 	}
 	ledgerFields     = []field{{"v", 1}, {"in", "host"}, {"fl", 7}, {"wr", []int{8, 9}}, {"co", []int{10, 10}}}
 	deadLetterFields = []field{{"v", 1}, {"st", "dedup"}, {"pa", []byte("x")}}
@@ -54,7 +56,7 @@ var kinds = []struct {
 	required []string
 	decode   func([]byte) (any, error)
 }{
-	{"envelope", envelopeFields, []string{"v", "h", "in", "sv", "g", "r"}, decodeEnvelope},
+	{"envelope", envelopeFields, []string{"v", "h", "in", "sv", "g", "b"}, decodeEnvelope},
 	{"ledger", ledgerFields, []string{"v", "in"}, decodeLedger},
 	{"deadletter", deadLetterFields, []string{"v", "st"}, decodeDeadLetter},
 }
@@ -163,6 +165,34 @@ func TestJunkIsMalformed(t *testing.T) {
 			if v, err := k.decode(data); !errors.Is(err, proto.ErrMalformed) {
 				t.Errorf("%s, %s: %v, %v", k.name, name, v, err)
 			}
+		}
+	}
+}
+
+// TestEnvelopeBody: what is wrong with a body is found by who reads it, and by nobody else.
+func TestEnvelopeBody(t *testing.T) {
+	row := field{"r", []byte("{}")}
+	for _, c := range []struct {
+		name       string
+		dictionary int
+		body       []byte
+		want       error
+	}{
+		{"plain", 0, record(t, row), nil},
+		{"of a later minor version", 0, record(t, field{"zz", []any{1}}, row), nil},
+		{"no map", 0, []byte("hello"), proto.ErrMalformed},
+		{"without a row", 0, record(t, field{"id", "/a1"}), proto.ErrMalformed},
+		{"bytes after the end", 0, append(record(t, row), 0), proto.ErrMalformed},
+		{"said to be packed", 1, record(t, row), proto.ErrMalformed},
+		{"a huge length", 1, []byte{0xff, 0xff, 0xff, 0xff, 0x0f, 0}, proto.ErrMalformed},
+		{"packed with a dictionary of a later version", 2, record(t, row), proto.ErrNewerMajor},
+	} {
+		data := record(t, append(append([]field{}, envelopeFields...), field{"d", c.dictionary}, field{"b", c.body})...)
+		if e, err := proto.DecodeEnvelope(data); !errors.Is(err, c.want) {
+			t.Errorf("%s: %+v, %v", c.name, e, err)
+		}
+		if e, err := proto.DecodeEnvelopeHead(data); err != nil || e.Hash != proto.HashIdentity("/a1") {
+			t.Errorf("%s, head: %+v, %v", c.name, e, err)
 		}
 	}
 }

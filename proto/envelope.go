@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/vmihailenco/msgpack/v5"
@@ -29,109 +30,136 @@ var (
 // holds everything that the frame at Devo is made of, so that sending it again, from any machine and at
 // any time, gives the same bytes.
 //
-// On the wire it is a msgpack map with short text keys (given at each field); readers ignore keys they
-// do not know, and times are nanoseconds since the Unix epoch in UTC: a time before 1678 is none, one
-// after 2262 is the last that fits.
+// On the wire it is a msgpack map with short text keys (given at each field) in two layers: what dedup
+// decides by, and in field b the body, a map of its own, as an S2 block with dictionary number d unless that
+// is 0, which only the reader of the alert unpacks. Readers ignore keys they do not know, and times are
+// nanoseconds since the Unix epoch in UTC: a time before 1678 is none, one after 2262 is the last that fits.
 type Envelope struct {
-	Row         []byte    // r, or z as an S2 block: the row as Azure sent it, masked where configured
-	Hash        string    // h: what dedup claims, see Hasher
-	HashVersion int       // hv: algorithm of Hash
-	OtherHashes []string  // oh: the same alert under algorithms that Hash replaces; looked up, never claimed
+	Major       int      // v
+	Minor       int      // m
+	Hash        string   // h: what dedup claims, see HashIdentity and HashVersionOf
+	HashVersion int      // hv: algorithm of Hash
+	OtherHashes []string // oh: the same alert under algorithms that Hash replaces; looked up, never claimed
+	Source      Source   // in, ii, sv
+	Generation  uint64   // g: generation of the source, see the ADR on generations
+	ClaimOnly   bool     // co: claim the hash, send nothing
+
+	// The body.
+	Row         []byte    // r: the row as Azure sent it, masked where configured
 	AlertID     string    // id: lower-cased resource id
 	EventTime   time.Time // et: start of the alert; zero where the row has no usable one
-	Source      Source    // in, ii, sv
 	Scope       string    // sc: subscription id, lower-cased; may be empty
 	PullingID   int64     // pi: epoch milliseconds of the pull, @devo_pulling_id
 	PullStart   time.Time // ps: start of the pull, the frame's date
-	Generation  uint64    // g: generation of the source, see the ADR on generations
 	FetchTime   time.Time // ft: when the answer that held the row arrived
 	Host        string    // ho: host name in the frame
 	Tag         string    // tg: Devo table
 	Environment string    // ev: @devo_environment; empty when not configured
-	ClaimOnly   bool      // co: claim the hash, send nothing
-	Major       int       // v
-	Minor       int       // m
 
-	packed []byte // the row as it was read, if it was packed
+	body       []byte // b
+	dictionary int    // d
 }
+
+var bodyBuffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
 // Encode returns e as msgpack with this package's schema version. It never fails for an Envelope with
 // valid UTF-8 text; it does not keep e.Row.
 func (e *Envelope) Encode() ([]byte, error) {
-	var b bytes.Buffer
-	b.Grow(len(e.Row) + len(e.AlertID) + 320)
+	body, _ := bodyBuffers.Get().(*bytes.Buffer)
+	defer func() {
+		if body.Cap() <= maxKept {
+			bodyBuffers.Put(body)
+		}
+	}()
+	body.Reset()
 	enc := msgpack.GetEncoder()
 	defer msgpack.PutEncoder(enc)
+	enc.Reset(body)
+	enc.UseCompactInts(true) // a reset forgets it
+	w := fieldWriter{enc: enc}
+	e.writeBody(&w)
+
+	var b bytes.Buffer
+	b.Grow(body.Len()/2 + 160)
 	enc.Reset(&b)
 	enc.UseCompactInts(true)
-
-	fields := 16
-	for _, present := range []bool{len(e.OtherHashes) > 0, !e.EventTime.IsZero(), e.Environment != "", e.ClaimOnly} {
-		if present {
-			fields++
-		}
-	}
-	w := fieldWriter{enc: enc}
-	w.do(enc.EncodeMapLen(fields))
-	// The versions come first so that a reader meets them before anything it may not understand.
-	w.int("v", SchemaMajor)
-	w.int("m", SchemaMinor)
-	w.text("h", e.Hash)
-	w.int("hv", int64(e.HashVersion))
-	w.text("id", e.AlertID)
-	w.text("in", e.Source.Input)
-	w.text("ii", e.Source.InputID)
-	w.text("sv", e.Source.Service)
-	w.text("sc", e.Scope)
-	w.int("pi", e.PullingID)
-	w.int("ps", nanos(e.PullStart))
-	w.int("g", int64(e.Generation))
-	w.int("ft", nanos(e.FetchTime))
-	w.text("ho", e.Host)
-	w.text("tg", e.Tag)
-	if !e.EventTime.IsZero() {
-		w.int("et", nanos(e.EventTime))
-	}
-	if len(e.OtherHashes) > 0 {
-		w.texts("oh", e.OtherHashes)
-	}
-	if e.Environment != "" {
-		w.text("ev", e.Environment)
-	}
-	if e.ClaimOnly {
-		w.bool("co", true)
-	}
-	w.row(e.Row)
+	e.writeHead(&w)
+	w.body(body.Bytes())
 	if w.err != nil {
 		return nil, fmt.Errorf("encode envelope of %s: %w", e.AlertID, w.err)
 	}
 	return b.Bytes(), nil
 }
 
+// writeHead begins the outer map; only the body is missing behind it.
+func (e *Envelope) writeHead(w *fieldWriter) {
+	w.fields(10, len(e.OtherHashes) > 0, e.ClaimOnly)
+	// The versions come first so that a reader meets them before anything it may not understand.
+	w.int("v", SchemaMajor)
+	w.int("m", SchemaMinor)
+	w.text("h", e.Hash)
+	w.int("hv", int64(e.HashVersion))
+	w.text("in", e.Source.Input)
+	w.text("ii", e.Source.InputID)
+	w.text("sv", e.Source.Service)
+	w.int("g", int64(e.Generation))
+	if len(e.OtherHashes) > 0 {
+		w.texts("oh", e.OtherHashes)
+	}
+	if e.ClaimOnly {
+		w.bool("co", true)
+	}
+}
+
+func (e *Envelope) writeBody(w *fieldWriter) {
+	w.fields(8, !e.EventTime.IsZero(), e.Environment != "")
+	w.text("id", e.AlertID)
+	w.text("sc", e.Scope)
+	w.int("pi", e.PullingID)
+	w.int("ps", nanos(e.PullStart))
+	w.int("ft", nanos(e.FetchTime))
+	w.text("ho", e.Host)
+	w.text("tg", e.Tag)
+	if !e.EventTime.IsZero() {
+		w.int("et", nanos(e.EventTime))
+	}
+	if e.Environment != "" {
+		w.text("ev", e.Environment)
+	}
+	w.bytes("r", e.Row)
+}
+
 // DecodeEnvelope reads what [Envelope.Encode] wrote, now or by an older or newer minor version.
 //
 // Errors: one that wraps [ErrNewerMajor] (leave the message where it is) or [ErrMalformed] (dead
-// letter). The returned Row is a part of data, which must
-// not be changed while it is in use.
+// letter). The returned Row may be a part of data, which must not be changed while it is in use.
 func DecodeEnvelope(data []byte) (*Envelope, error) {
-	e, err := DecodeEnvelopeMeta(data)
+	e, err := DecodeEnvelopeHead(data)
 	if err != nil {
 		return nil, err
 	}
-	if e.packed != nil {
-		if e.Row, err = unpack(e.packed); err != nil {
-			return nil, fmt.Errorf("%w: field z: %w", ErrMalformed, err)
-		}
-		e.packed = nil
+	body, err := unpack(e.body, e.dictionary)
+	switch {
+	case errors.Is(err, ErrNewerMajor):
+		return nil, err
+	case err != nil:
+		return nil, fmt.Errorf("%w: field b: %w", ErrMalformed, err)
 	}
+	if err := readMap(body, e.bodyField); err != nil {
+		return nil, fmt.Errorf("%w: body: %w", ErrMalformed, err)
+	}
+	if len(e.Row) == 0 {
+		return nil, fmt.Errorf("%w: field r (row) is missing in the body", ErrMalformed)
+	}
+	e.body, e.dictionary = nil, dictionaryNone
 	return e, nil
 }
 
-// DecodeEnvelopeMeta is [DecodeEnvelope] for who does not need the row: it is not unpacked, and Row is only
-// set where it was stored unpacked.
-func DecodeEnvelopeMeta(data []byte) (*Envelope, error) {
+// DecodeEnvelopeHead is [DecodeEnvelope] for who does not need the body: it is neither unpacked nor judged, and
+// its fields are left empty.
+func DecodeEnvelopeHead(data []byte) (*Envelope, error) {
 	e := &Envelope{}
-	err := readMap(data, e.field)
+	err := readMap(data, e.headField)
 	switch {
 	case e.Major > SchemaMajor:
 		// Judged before err: a newer major may well hold what this reader cannot parse.
@@ -147,8 +175,8 @@ func (e *Envelope) complete() error {
 	switch {
 	case e.Major < 1:
 		missing = "v (schema version)"
-	case len(e.Row) == 0 && len(e.packed) == 0:
-		missing = "r or z (row)"
+	case len(e.body) == 0:
+		missing = "b (body)"
 	case e.Hash == "":
 		missing = "h (hash)"
 	case e.Source.Input == "" || e.Source.Service == "":
@@ -170,40 +198,52 @@ func (e *Envelope) complete() error {
 	return fmt.Errorf("%w: field %s is missing", ErrMalformed, missing)
 }
 
-func (e *Envelope) field(dec *mapReader, key string) (err error) {
+func (e *Envelope) headField(dec *mapReader, key string) (err error) {
 	switch key {
 	case "v":
 		e.Major, err = dec.DecodeInt()
 	case "m":
 		e.Minor, err = dec.DecodeInt()
-	case "r":
-		e.Row, err = dec.bytes()
-	case "z":
-		e.packed, err = dec.bytes()
 	case "h":
 		e.Hash, err = dec.DecodeString()
 	case "hv":
 		e.HashVersion, err = dec.DecodeInt()
 	case "oh":
 		e.OtherHashes, err = decodeTexts(dec.Decoder)
-	case "id":
-		e.AlertID, err = dec.DecodeString()
-	case "et":
-		e.EventTime, err = decodeTime(dec.Decoder)
 	case "in":
 		e.Source.Input, err = dec.DecodeString()
 	case "ii":
 		e.Source.InputID, err = dec.DecodeString()
 	case "sv":
 		e.Source.Service, err = dec.DecodeString()
+	case "g":
+		e.Generation, err = dec.DecodeUint64()
+	case "co":
+		e.ClaimOnly, err = dec.DecodeBool()
+	case "d":
+		e.dictionary, err = dec.DecodeInt()
+	case "b":
+		e.body, err = dec.bytes()
+	default:
+		err = skip(dec.Decoder, maxDepth)
+	}
+	return err
+}
+
+func (e *Envelope) bodyField(dec *mapReader, key string) (err error) {
+	switch key {
+	case "r":
+		e.Row, err = dec.bytes()
+	case "id":
+		e.AlertID, err = dec.DecodeString()
+	case "et":
+		e.EventTime, err = decodeTime(dec.Decoder)
 	case "sc":
 		e.Scope, err = dec.DecodeString()
 	case "pi":
 		e.PullingID, err = dec.DecodeInt64()
 	case "ps":
 		e.PullStart, err = decodeTime(dec.Decoder)
-	case "g":
-		e.Generation, err = dec.DecodeUint64()
 	case "ft":
 		e.FetchTime, err = decodeTime(dec.Decoder)
 	case "ho":
@@ -212,8 +252,6 @@ func (e *Envelope) field(dec *mapReader, key string) (err error) {
 		e.Tag, err = dec.DecodeString()
 	case "ev":
 		e.Environment, err = dec.DecodeString()
-	case "co":
-		e.ClaimOnly, err = dec.DecodeBool()
 	default:
 		err = skip(dec.Decoder, maxDepth)
 	}

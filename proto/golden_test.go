@@ -2,8 +2,10 @@ package proto_test
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/hex"
 	"flag"
+	"fmt"
 	"math"
 	"os"
 	"path/filepath"
@@ -205,5 +207,17 @@ func TestNamesAreStable(t *testing.T) {
 		if got, ok := proto.OutputOfConsumer(foreign); ok {
 			t.Errorf("consumer %q is taken for output %q's", foreign, got)
 		}
+	}
+}
+
+// TestDictionariesAreStable: one changed byte makes every packed body that is stored unreadable.
+func TestDictionariesAreStable(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("dictionary", "alert-1.txt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = "95365c4f618e973b7cc472c7daa3ed6a38112489652e1182f21e98764bed843c"
+	if got := fmt.Sprintf("%x", sha256.Sum256(text)); got != want {
+		t.Errorf("dictionary 1 has SHA-256 %s, not %s: leave it, and add another one", got, want)
 	}
 }

@@ -33,6 +33,16 @@ func (w *fieldWriter) do(err error) {
 	}
 }
 
+// fields begins a map of always fields and as many more as are present.
+func (w *fieldWriter) fields(always int, present ...bool) {
+	for _, p := range present {
+		if p {
+			always++
+		}
+	}
+	w.do(w.enc.EncodeMapLen(always))
+}
+
 func (w *fieldWriter) text(key, v string) {
 	w.do(w.enc.EncodeString(key))
 	w.do(w.enc.EncodeString(v))
@@ -114,7 +124,7 @@ func (r *mapReader) key() (string, error) {
 // fieldNames are the keys of all schemas.
 var fieldNames = func() map[string]string {
 	names := map[string]string{}
-	for name := range strings.FieldsSeq("v m r z h hv oh id et in ii sv sc pi ps g ft ho tg ev co up fl wr pr nc nr nd no nu st ou re at ff lf sm sq pa") {
+	for name := range strings.FieldsSeq("v m b d r h hv oh id et in ii sv sc pi ps g ft ho tg ev co up fl wr pr nc nr nd no nu st ou re at ff lf sm sq pa") {
 		names[name] = name
 	}
 	return names

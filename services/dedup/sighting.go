@@ -59,7 +59,7 @@ func decode(data []byte) (env *proto.Envelope, err error) {
 			err = fmt.Errorf("%w: reading it panicked: %v", proto.ErrMalformed, r)
 		}
 	}()
-	return proto.DecodeEnvelopeMeta(data)
+	return proto.DecodeEnvelopeHead(data)
 }
 
 // bury writes the dead letter first and settles the delivery after it. When that fails the message waits,
