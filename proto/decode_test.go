@@ -191,7 +191,7 @@ func TestEnvelopeBody(t *testing.T) {
 		if e, err := proto.DecodeEnvelope(data); !errors.Is(err, c.want) {
 			t.Errorf("%s: %+v, %v", c.name, e, err)
 		}
-		if e, err := proto.DecodeEnvelopeHead(data); err != nil || e.Hash != proto.HashIdentity("/a1") {
+		if e, err := new(proto.EnvelopeReader).ReadHead(data); err != nil || e.Hash != proto.HashIdentity("/a1") {
 			t.Errorf("%s, head: %+v, %v", c.name, e, err)
 		}
 	}
@@ -223,6 +223,30 @@ func TestDecodedEnvelopeSharesOnlyItsRow(t *testing.T) {
 	clear(data)
 	if !reflect.DeepEqual(e, fullEnvelope()) {
 		t.Errorf("the message's buffer was used again and changed the envelope: %+v", e)
+	}
+}
+
+// TestEnvelopeReader: nothing of one envelope shows in another that the same reader reads.
+func TestEnvelopeReader(t *testing.T) {
+	var messages [][]byte
+	for _, e := range []*proto.Envelope{fullEnvelope(), smallEnvelope(), edgeEnvelope()} {
+		data, err := e.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		messages = append(messages, data, data[:len(data)-1], record(t, field{"v", 2}))
+	}
+	messages = append(messages, record(t, envelopeFields...), []byte("junk"))
+	var r proto.EnvelopeReader
+	for _, before := range messages {
+		for _, data := range messages {
+			_, _ = r.Read(before)
+			got, err := r.Read(data)
+			want, wantErr := proto.DecodeEnvelope(data)
+			if fmt.Sprint(err) != fmt.Sprint(wantErr) || !reflect.DeepEqual(got, want) {
+				t.Fatalf("%+v, %v; want %+v, %v", got, err, want, wantErr)
+			}
+		}
 	}
 }
 

@@ -134,18 +134,30 @@ func (e *Envelope) writeBody(w *fieldWriter) {
 // Errors: one that wraps [ErrNewerMajor] (leave the message where it is) or [ErrMalformed] (dead
 // letter). The returned Row may be a part of data, which must not be changed while it is in use.
 func DecodeEnvelope(data []byte) (*Envelope, error) {
-	e, err := DecodeEnvelopeHead(data)
+	return new(EnvelopeReader).Read(data)
+}
+
+// EnvelopeReader reads one envelope after the other with less work for the memory than [DecodeEnvelope]. The
+// zero value is ready. It is not safe for concurrent use.
+type EnvelopeReader struct {
+	fields mapReader
+	body   []byte
+}
+
+// Read is [DecodeEnvelope], except that the returned Row is good until the next Read only.
+func (r *EnvelopeReader) Read(data []byte) (*Envelope, error) {
+	e, err := r.ReadHead(data)
 	if err != nil {
 		return nil, err
 	}
-	body, err := unpack(e.body, e.dictionary)
+	body, err := r.unpack(e.body, e.dictionary)
 	switch {
 	case errors.Is(err, ErrNewerMajor):
 		return nil, err
 	case err != nil:
 		return nil, fmt.Errorf("%w: field b: %w", ErrMalformed, err)
 	}
-	if err := readMap(body, e.bodyField); err != nil {
+	if err := r.fields.read(body, e.bodyField); err != nil {
 		return nil, fmt.Errorf("%w: body: %w", ErrMalformed, err)
 	}
 	if len(e.Row) == 0 {
@@ -155,11 +167,14 @@ func DecodeEnvelope(data []byte) (*Envelope, error) {
 	return e, nil
 }
 
-// DecodeEnvelopeHead is [DecodeEnvelope] for who does not need the body: it is neither unpacked nor judged, and
-// its fields are left empty.
-func DecodeEnvelopeHead(data []byte) (*Envelope, error) {
+// ReadHead is [EnvelopeReader.Read] for who does not need the body: it is neither unpacked nor judged, and its
+// fields are left empty.
+func (r *EnvelopeReader) ReadHead(data []byte) (*Envelope, error) {
+	if r.fields.Decoder == nil {
+		r.fields.Decoder = msgpack.NewDecoder(&r.fields.rest)
+	}
 	e := &Envelope{}
-	err := readMap(data, e.headField)
+	err := r.fields.read(data, e.headField)
 	switch {
 	case e.Major > SchemaMajor:
 		// Judged before err: a newer major may well hold what this reader cannot parse.
@@ -211,11 +226,11 @@ func (e *Envelope) headField(dec *mapReader, key string) (err error) {
 	case "oh":
 		e.OtherHashes, err = decodeTexts(dec.Decoder)
 	case "in":
-		e.Source.Input, err = dec.DecodeString()
+		e.Source.Input, err = dec.repeated()
 	case "ii":
-		e.Source.InputID, err = dec.DecodeString()
+		e.Source.InputID, err = dec.repeated()
 	case "sv":
-		e.Source.Service, err = dec.DecodeString()
+		e.Source.Service, err = dec.repeated()
 	case "g":
 		e.Generation, err = dec.DecodeUint64()
 	case "co":
@@ -239,7 +254,7 @@ func (e *Envelope) bodyField(dec *mapReader, key string) (err error) {
 	case "et":
 		e.EventTime, err = decodeTime(dec.Decoder)
 	case "sc":
-		e.Scope, err = dec.DecodeString()
+		e.Scope, err = dec.repeated()
 	case "pi":
 		e.PullingID, err = dec.DecodeInt64()
 	case "ps":
@@ -247,11 +262,11 @@ func (e *Envelope) bodyField(dec *mapReader, key string) (err error) {
 	case "ft":
 		e.FetchTime, err = decodeTime(dec.Decoder)
 	case "ho":
-		e.Host, err = dec.DecodeString()
+		e.Host, err = dec.repeated()
 	case "tg":
-		e.Tag, err = dec.DecodeString()
+		e.Tag, err = dec.repeated()
 	case "ev":
-		e.Environment, err = dec.DecodeString()
+		e.Environment, err = dec.repeated()
 	default:
 		err = skip(dec.Decoder, maxDepth)
 	}

@@ -61,9 +61,7 @@ func validHash(h string) bool {
 		return false
 	}
 	for i := 0; i < len(h); i++ {
-		c := h[i]
-		ok := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_'
-		if !ok {
+		if !tokenByte(h[i]) { // base64url's letters are those that stand for themselves in a token
 			return false
 		}
 	}

@@ -71,19 +71,26 @@ func (w *fieldWriter) texts(key string, v []string) {
 	}
 }
 
-// mapReader reads the one msgpack map that a message must be.
+// mapReader reads the one msgpack map that a message must be. It may be used again and again.
 type mapReader struct {
 	*msgpack.Decoder
 	data []byte
-	rest *bytes.Reader // the decoder reads it without a buffer of its own, so it says where the decoder is
+	rest bytes.Reader // the decoder reads it without a buffer of its own, so it says where the decoder is
+	seen seenTexts
 }
 
 // readMap calls field for each key; field reads or skips the value. key is good until field returns. A
 // length that data cannot hold is refused before anything is allocated for it.
 func readMap(data []byte, field func(r *mapReader, key string) error) error {
-	r := &mapReader{Decoder: msgpack.GetDecoder(), data: data, rest: bytes.NewReader(data)}
+	r := &mapReader{Decoder: msgpack.GetDecoder()}
 	defer msgpack.PutDecoder(r.Decoder)
-	r.Reset(r.rest)
+	return r.read(data, field)
+}
+
+func (r *mapReader) read(data []byte, field func(r *mapReader, key string) error) error {
+	r.data = data
+	r.rest.Reset(data)
+	r.Reset(&r.rest)
 	n, err := r.DecodeMapLen()
 	if err != nil {
 		return fmt.Errorf("not a map: %w", err)
@@ -142,6 +149,33 @@ func (r *mapReader) bytes() ([]byte, error) {
 	}
 	_, err = r.rest.Seek(int64(n), io.SeekCurrent)
 	return r.data[at : at+n : at+n], err
+}
+
+// repeated reads a text that most messages have in common, and allocates only for one not seen lately.
+func (r *mapReader) repeated() (string, error) {
+	b, err := r.bytes()
+	if err != nil {
+		return "", err
+	}
+	return r.seen.text(b), nil
+}
+
+// seenTexts are the texts met last.
+type seenTexts struct {
+	texts [8]string
+	next  int
+}
+
+func (s *seenTexts) text(b []byte) string {
+	for _, t := range s.texts {
+		if t == string(b) {
+			return t
+		}
+	}
+	t := string(b)
+	s.texts[s.next] = t
+	s.next = (s.next + 1) % len(s.texts)
+	return t
 }
 
 // skip reads over one value, lists and maps up to depth levels deep.

@@ -68,7 +68,7 @@ func (w *fieldWriter) body(body []byte) {
 
 // unpack is the inverse of packing; what was not packed is returned as it is. A dictionary that this program
 // does not have is one of a newer program.
-func unpack(packed []byte, dictionary int) ([]byte, error) {
+func (r *EnvelopeReader) unpack(packed []byte, dictionary int) ([]byte, error) {
 	if dictionary == dictionaryNone {
 		return packed, nil
 	}
@@ -83,7 +83,15 @@ func unpack(packed []byte, dictionary int) ([]byte, error) {
 	if n == 0 || n > maxBody {
 		return nil, fmt.Errorf("a body of %d bytes", n)
 	}
-	body, err := dict.Decode(make([]byte, n), packed)
+	// The room for a large row is not kept.
+	room := r.body
+	if n > len(room) {
+		room = make([]byte, n)
+		if n <= maxKept {
+			r.body = room
+		}
+	}
+	body, err := dict.Decode(room[:n], packed)
 	if err != nil {
 		return nil, err
 	}

@@ -43,17 +43,26 @@ func Token(name string) string {
 	if name == "" {
 		return "="
 	}
+	plain := 0
+	for plain < len(name) && tokenByte(name[plain]) {
+		plain++
+	}
+	if plain == len(name) {
+		return name
+	}
 	var b strings.Builder
 	for i := 0; i < len(name); i++ {
-		c := name[i]
-		switch {
-		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '-', c == '_':
+		if c := name[i]; tokenByte(c) {
 			b.WriteByte(c)
-		default:
+		} else {
 			fmt.Fprintf(&b, "=%02X", c)
 		}
 	}
 	return b.String()
+}
+
+func tokenByte(c byte) bool {
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_'
 }
 
 // FromToken is the inverse of [Token]; what Token does not write is an error.

@@ -61,6 +61,9 @@ type Message struct {
 	Header nats.Header
 }
 
+// expectEmpty is shared by all messages; nobody changes a header's values in place.
+var expectEmpty = []string{"0"}
+
 func (m Message) nats() *nats.Msg {
 	// Four entries: the two below, and the batch's id and number.
 	h := make(nats.Header, len(m.Header)+4)
@@ -71,7 +74,7 @@ func (m Message) nats() *nats.Msg {
 		h[jetstream.MsgIDHeader] = []string{m.MsgID}
 	}
 	if m.ExpectEmpty {
-		h[jetstream.ExpectedLastSubjSeqHeader] = []string{"0"}
+		h[jetstream.ExpectedLastSubjSeqHeader] = expectEmpty
 	}
 	return &nats.Msg{Subject: m.Subject, Data: m.Data, Header: h}
 }

@@ -74,6 +74,8 @@ func (p *Pull) Next(ctx context.Context, n int, wait time.Duration) ([]jetstream
 }
 
 func (p *Pull) gather(batch []jetstream.Msg, n int) []jetstream.Msg {
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
 	for len(batch) < n {
 		select {
 		case m, open := <-p.current.Messages():
@@ -90,10 +92,9 @@ func (p *Pull) gather(batch []jetstream.Msg, n int) []jetstream.Msg {
 		if meta, err := batch[len(batch)-1].Metadata(); err == nil && meta.NumPending > 0 {
 			wait = patience
 		}
-		timer := time.NewTimer(wait)
+		timer.Reset(wait)
 		select {
 		case m, open := <-p.current.Messages():
-			timer.Stop()
 			if !open {
 				p.end()
 				return batch

@@ -25,13 +25,14 @@ type sighting struct {
 // read decodes the batch. What is no envelope becomes a dead letter, what is of a newer version waits in
 // the stream; neither is among the returned sightings.
 func (d *Dedup) read(ctx context.Context, batch []jetstream.Msg) ([]*sighting, error) {
+	var envelopes proto.EnvelopeReader
 	sightings := make([]*sighting, 0, len(batch))
 	for _, m := range batch {
 		meta, err := m.Metadata()
 		if err != nil {
 			return nil, fmt.Errorf("delivery without metadata: %w", err)
 		}
-		env, err := decode(m.Data())
+		env, err := decode(&envelopes, m.Data())
 		switch {
 		case errors.Is(err, proto.ErrNewerMajor):
 			d.newer.Report(err)
@@ -42,10 +43,7 @@ func (d *Dedup) read(ctx context.Context, batch []jetstream.Msg) ([]*sighting, e
 			d.bury(ctx, m, meta, err)
 			continue
 		}
-		sightings = append(sightings, &sighting{
-			msg: m, sequence: meta.Sequence.Stream, env: env,
-			key: proto.BucketSubject(proto.BucketHashes, proto.HashKey(env.Source, env.Generation, env.Hash)),
-		})
+		sightings = append(sightings, &sighting{msg: m, sequence: meta.Sequence.Stream, env: env, key: claimSubject(env, env.Hash)})
 	}
 	d.metrics.received.Add(ctx, int64(len(batch)))
 	return sightings, nil
@@ -53,13 +51,13 @@ func (d *Dedup) read(ctx context.Context, batch []jetstream.Msg) ([]*sighting, e
 
 // decode turns a panic into an error: a message must never take the service down, and reading it again
 // would only panic again.
-func decode(data []byte) (env *proto.Envelope, err error) {
+func decode(envelopes *proto.EnvelopeReader, data []byte) (env *proto.Envelope, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("%w: reading it panicked: %v", proto.ErrMalformed, r)
 		}
 	}()
-	return proto.DecodeEnvelopeHead(data)
+	return envelopes.ReadHead(data)
 }
 
 // bury writes the dead letter first and settles the delivery after it. When that fails the message waits,
@@ -116,6 +114,11 @@ func (d *Dedup) claim(ctx context.Context, sightings []*sighting) error {
 	return nil
 }
 
+// claimSubject is where the claim of one of the envelope's hashes is stored.
+func claimSubject(env *proto.Envelope, hash string) string {
+	return proto.BucketSubject(proto.BucketHashes, proto.HashKey(env.Source, env.Generation, hash))
+}
+
 func keys(sightings []*sighting) []string {
 	subjects := make([]string, 0, len(sightings))
 	seen := make(map[string]bool, len(sightings))
@@ -128,7 +131,7 @@ func keys(sightings []*sighting) []string {
 	for _, s := range sightings {
 		add(s.key)
 		for _, other := range s.env.OtherHashes {
-			add(proto.BucketSubject(proto.BucketHashes, proto.HashKey(s.env.Source, s.env.Generation, other)))
+			add(claimSubject(s.env, other))
 		}
 	}
 	return subjects
@@ -181,7 +184,7 @@ func (d *Dedup) separate(ctx context.Context, sightings []*sighting) []*sighting
 
 func knownUnderAnotherHash(s *sighting, found map[string]bus.Stored) bool {
 	for _, other := range s.env.OtherHashes {
-		if _, ok := found[proto.BucketSubject(proto.BucketHashes, proto.HashKey(s.env.Source, s.env.Generation, other))]; ok {
+		if _, ok := found[claimSubject(s.env, other)]; ok {
 			return true
 		}
 	}

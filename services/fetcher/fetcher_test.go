@@ -139,6 +139,36 @@ func TestLateRowsAreFoundByTheLookback(t *testing.T) {
 	})
 }
 
+// TestStartReadsTheLookbackOnce: what the first pull of a first start has read is not asked for again at once.
+func TestStartReadsTheLookbackOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.put("/a", time.Now().Add(-time.Minute))
+		start := time.Now().Add(-40 * time.Hour)
+		wide := func() (n int) {
+			w.with(func() {
+				for _, q := range w.queries {
+					if from, _ := window(q.Text); !from.IsZero() && from.Sub(start).Abs() < time.Second {
+						n++
+					}
+				}
+			})
+			return n
+		}
+		for i, c := range []struct {
+			after time.Duration
+			want  int
+		}{{20 * time.Minute, 1}, {20 * time.Minute, 2}} {
+			r := w.start(t, func(o *Options) { o.Service.Start = start })
+			w.settle(c.after)
+			if n := wide(); n != c.want {
+				t.Errorf("start %d: all was read %d times, want %d", i+1, n, c.want)
+			}
+			r.halt(t)
+		}
+	})
+}
+
 func TestNullStarts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()

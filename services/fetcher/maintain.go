@@ -34,7 +34,7 @@ func (s *session) maintain(ctx context.Context, group *errgroup.Group) error {
 	}
 	t, now := s.timing, time.Now()
 	tasks := []*task{
-		{name: "lookback", every: t.lookback, due: now, wide: true, do: s.lookback},
+		{name: "lookback", every: t.lookback, due: s.firstLookback(now), wide: true, do: s.lookback},
 		{name: "rows without a start time", every: t.nullStarts, due: now, do: s.nullStarts},
 		{name: "coverage of subscriptions", every: t.coverage, due: now, do: func(ctx context.Context) error { return s.coverage(ctx, group) }},
 		{name: "sweep", every: t.sweep, due: now.Add(s.untilSweep()), wide: true, do: s.sweep},
@@ -70,14 +70,29 @@ func (s *session) maintain(ctx context.Context, group *errgroup.Group) error {
 	}
 }
 
+// firstLookback is when the lookback is due that belongs to the start: now, unless the first pull has just read
+// all that it would read, which is so at the very first start and would only spend the quota again.
+func (s *session) firstLookback(now time.Time) time.Time {
+	s.mu.Lock()
+	first := s.first
+	s.mu.Unlock()
+	if first.from.After(s.lookbackFrom()) || len(s.record.read().Rescan) > 0 {
+		return now
+	}
+	return first.begun.Add(s.timing.lookback)
+}
+
+func (s *session) lookbackFrom() time.Time {
+	return later(s.clock.now().Add(-s.service.Lookback), s.floor)
+}
+
 // lookback reads again what started recently, for rows that Resource Graph shows late, and the windows
 // that came back short. It moves no position.
 func (s *session) lookback(ctx context.Context) error {
 	if err := s.rescan(ctx); err != nil {
 		return err
 	}
-	from := later(s.clock.now().Add(-s.service.Lookback), s.floor)
-	p := s.newPull()
+	from, p := s.lookbackFrom(), s.newPull()
 	for _, sc := range s.scopes() {
 		if _, err := s.read(ctx, p, request{window: proto.Window{From: from}, scope: sc, background: true}, nil); err != nil {
 			return err

@@ -132,6 +132,9 @@ func (s *session) steady(ctx context.Context, p *pull, first *bool) error {
 	}
 	s.mu.Lock()
 	s.complete = later(s.complete, began)
+	if s.first.begun.IsZero() {
+		s.first.from, s.first.begun = from, p.begun
+	}
 	s.mu.Unlock()
 	s.metrics.reached(s.clock.now(), total.newest)
 	level := levelOf(p.received.Load() > 0 || *first)

@@ -45,7 +45,11 @@ type session struct {
 	liveIDs  []string       // identities of rows at live
 	short    map[span]int64 // rows missing from windows on the list of short ones, as last seen
 	complete time.Time      // when, by the remote clock, the last whole steady pull began
-	missing  map[string]int // coverage checks in a row that missed a subscription; used by one goroutine
+	first    struct {       // the first whole steady pull
+		from  time.Time // what it read from
+		begun time.Time // monotonic
+	}
+	missing map[string]int // coverage checks in a row that missed a subscription; used by one goroutine
 
 	pullFailures, fillFailures, taskFailures, fullRaw, shortReads complaint
 }

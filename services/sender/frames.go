@@ -61,7 +61,7 @@ func (f frameList) headers() []nats.Header {
 // read makes frames of messages. What is no alert ends in the output's dead letters, what is of a newer
 // version waits in the stream, what is in hand already is left out; none of these is in the result. The
 // frames lie in the returned buffer, which is dst where that has room.
-func (o *output) read(ctx context.Context, msgs []jetstream.Msg, dst []byte) ([]*delivery, frameList, []byte) {
+func (o *output) read(ctx context.Context, msgs []jetstream.Msg, envelopes *proto.EnvelopeReader, dst []byte) ([]*delivery, frameList, []byte) {
 	batch := make([]*delivery, 0, len(msgs))
 	frames := make(frameList, 0, len(msgs))
 	// One buffer for the batch's frames: they are written together and then forgotten together.
@@ -84,7 +84,7 @@ func (o *output) read(ctx context.Context, msgs []jetstream.Msg, dst []byte) ([]
 			continue
 		}
 		start := len(buffer)
-		event, grown, err := appendFrame(buffer, m.Data())
+		event, grown, err := appendFrame(buffer, envelopes, m.Data())
 		switch {
 		case errors.Is(err, proto.ErrNewerMajor):
 			o.newer.Report(err)
@@ -105,13 +105,13 @@ func (o *output) read(ctx context.Context, msgs []jetstream.Msg, dst []byte) ([]
 
 // appendFrame turns a panic into an error: an alert must never take the service down, and trying it again
 // would only panic again.
-func appendFrame(dst, data []byte) (event time.Time, out []byte, err error) {
+func appendFrame(dst []byte, envelopes *proto.EnvelopeReader, data []byte) (event time.Time, out []byte, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("%w: making its frame panicked: %v", proto.ErrMalformed, r)
 		}
 	}()
-	e, err := proto.DecodeEnvelope(data)
+	e, err := envelopes.Read(data)
 	if err != nil {
 		return time.Time{}, nil, err
 	}

@@ -38,15 +38,16 @@ type lane struct {
 	output *output
 	settle context.Context // for everything that a stop must still finish
 
-	pull    *bus.Pull
-	window  *window
-	next    *dialing // the connection of the next window, if it is on its way
-	buffer  []byte   // kept from batch to batch
-	more    bool     // the last delivery said that more was waiting
-	failing bool     // the last connection brought nothing home
-	waits   *backoff.ExponentialBackOff
-	closing sync.WaitGroup
-	results chan bool // one for each settled window: was it confirmed
+	pull      *bus.Pull
+	window    *window
+	next      *dialing // the connection of the next window, if it is on its way
+	buffer    []byte   // kept from batch to batch
+	envelopes proto.EnvelopeReader
+	more      bool // the last delivery said that more was waiting
+	failing   bool // the last connection brought nothing home
+	waits     *backoff.ExponentialBackOff
+	closing   sync.WaitGroup
+	results   chan bool // one for each settled window: was it confirmed
 }
 
 // dialing is a connection that is being made.
@@ -173,7 +174,7 @@ func (l *lane) refused(err error) {
 
 // deliver judges a batch by the ledger and writes what is to be written.
 func (l *lane) deliver(ctx context.Context, msgs []jetstream.Msg) error {
-	batch, frames, buffer := l.output.read(ctx, msgs, l.buffer)
+	batch, frames, buffer := l.output.read(ctx, msgs, &l.envelopes, l.buffer)
 	l.buffer = buffer[:0]
 	if cap(buffer) > maxKept {
 		l.buffer = nil
