@@ -9,13 +9,16 @@ FUZZTIME ?= 10s
 # The version is stamped by LDFLAGS; asking git once more for each program fails in a checkout of another user.
 export GOFLAGS := $(GOFLAGS) -buildvcs=false
 
-.PHONY: build test race lint fuzz bench e2e demo clean
+# What the compiler optimises for: where the programs spent their time in the benchmark.
+PROFILE  := services/collector/cmd/bench/programs.pprof
+
+.PHONY: build test race lint fuzz bench profile e2e demo clean
 
 ## build: static binaries in bin/
 build:
 	@mkdir -p bin
 	@for p in $(PROGRAMS); do echo "build $$p"; \
-	  CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/$$p ./services/$$p/cmd/$$p || exit 1; done
+	  CGO_ENABLED=0 go build -trimpath -pgo $(CURDIR)/$(PROFILE) -ldflags '$(LDFLAGS)' -o bin/$$p ./services/$$p/cmd/$$p || exit 1; done
 
 ## test: unit tests and tests on the embedded server, a few minutes
 test:
@@ -42,6 +45,12 @@ fuzz:
 ## bench: all benchmark figures of the README, with the machine they were taken on
 bench: build
 	@go run ./services/collector/cmd/bench
+
+## profile: take PROFILE anew; the figures of this run do not count
+profile: build
+	@mkdir -p .bench && go run ./services/collector/cmd/bench -profiles .bench -only pipeline
+	@go run ./services/collector/cmd/bench -profiles .bench -only source
+	@go tool pprof -proto .bench/pipeline.pprof .bench/source.pprof >$(PROFILE).new && mv $(PROFILE).new $(PROFILE)
 
 ## e2e: the real binaries against the simulator, with kill -9 and broken connections
 e2e:

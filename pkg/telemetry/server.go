@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"strconv"
 	"time"
 
@@ -31,7 +32,7 @@ func listenAddress(listen string) (string, error) {
 	return net.JoinHostPort(host, port), nil
 }
 
-// Start listens and serves /healthz, /readyz and /metrics. Without a listen address it does nothing. An
+// Start listens and serves /healthz, /readyz, /metrics and /debug/pprof/. Without a listen address it does nothing. An
 // error names the address and what to do about it; the program cannot be watched then and should not run.
 // A second call, or one after Close, is an error.
 func (t *Telemetry) Start() error {
@@ -112,5 +113,9 @@ func (t *Telemetry) handler() http.Handler {
 		MaxRequestsInFlight: 4,
 		Timeout:             10 * time.Second,
 	}))
+	// Profiles and stacks, for who has to find out what a running program does. They hold no event and no
+	// secret, but they are one more reason to keep the address on loopback.
+	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	return mux
 }

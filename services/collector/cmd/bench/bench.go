@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -33,6 +35,7 @@ const (
 type bench struct {
 	collector string
 	alerts    int
+	profiles  string // folder; empty for none
 }
 
 // site is one run: a simulator, a folder, and the collector that runs there.
@@ -184,6 +187,38 @@ func (s *site) confirmed(ctx context.Context, n uint64) (time.Time, ledger.View,
 		}
 		time.Sleep(2 * time.Millisecond)
 	}
+}
+
+// profile takes a CPU profile of a running collector in the background, if that was asked for; wait returns
+// when it is written.
+func (b *bench) profile(r *running, name string) (wait func() error) {
+	if b.profiles == "" {
+		return func() error { return nil }
+	}
+	done := make(chan error, 1)
+	go func() { done <- r.profile(filepath.Join(b.profiles, name+".pprof")) }()
+	return func() error { return <-done }
+}
+
+func (r *running) profile(path string) error {
+	r.mu.Lock()
+	_, rest, _ := strings.Cut(r.log.String(), "telemetry=")
+	r.mu.Unlock()
+	address := strings.Fields(rest + " ?")[0]
+	client := http.Client{Timeout: time.Minute}
+	res, err := client.Get("http://" + address + "/debug/pprof/profile?seconds=5")
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close() //nolint:errcheck // it was read to its end
+	data, err := io.ReadAll(res.Body)
+	if err == nil && res.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s", res.Status, data)
+	}
+	if err != nil {
+		return fmt.Errorf("profile: %w", err)
+	}
+	return os.WriteFile(path, data, 0o644)
 }
 
 var discard = slog.New(slog.DiscardHandler)

@@ -26,12 +26,13 @@ func run() int {
 	bin := flag.String("bin", "bin", "folder of the built programs")
 	alerts := flag.Int("alerts", 100_000, "alerts in each run")
 	only := flag.String("only", "", "run only the measurements whose names contain this")
+	profiles := flag.String("profiles", "", "folder for a CPU profile of the collector in each of pipeline and source")
 	floorDir := flag.String("floor", "", "internal: be the floor on this folder")
 	flag.Parse()
 	if *floorDir != "" {
 		return report(floor(ctx, *floorDir))
 	}
-	b := &bench{collector: filepath.Join(*bin, "collector"), alerts: *alerts}
+	b := &bench{collector: filepath.Join(*bin, "collector"), alerts: *alerts, profiles: *profiles}
 	fmt.Println(machine(ctx))
 	var errs []error
 	for _, m := range []struct {
