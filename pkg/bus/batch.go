@@ -109,8 +109,12 @@ func batchLength(msgs []Message) int {
 	return len(msgs)
 }
 
+// stuckAfter is how long a publish is tried again before that is worth a line in the log.
+const stuckAfter = 10 * time.Second
+
 func (b *Bus) storeAll(ctx context.Context, stream string, msgs []Message) error {
 	atomic := len(msgs) >= minAtomic
+	began := time.Now()
 	_, err := backoff.Retry(ctx, func() (struct{}, error) {
 		var err error
 		if atomic {
@@ -128,7 +132,15 @@ func (b *Bus) storeAll(ctx context.Context, stream string, msgs []Message) error
 			return struct{}{}, backoff.Permanent(err)
 		}
 		return struct{}{}, err
-	}, backoff.WithBackOff(retryWaits()), backoff.WithMaxElapsedTime(0))
+	}, backoff.WithBackOff(retryWaits()), backoff.WithMaxElapsedTime(0), backoff.WithNotify(func(err error, _ time.Duration) {
+		// A lost connection is told elsewhere; this is for what looks like a time-out for ever.
+		if time.Since(began) > stuckAfter && b.Connected() == nil {
+			b.stuck.Report(fmt.Errorf("%s does not store %d messages, which is tried again: %w", stream, len(msgs), err))
+		}
+	}))
+	if err == nil {
+		b.stuck.Resolve()
+	}
 	return err
 }
 

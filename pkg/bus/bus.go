@@ -21,6 +21,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"defenderiot/pkg/secret"
+	"defenderiot/pkg/telemetry"
 )
 
 // requestTimeout bounds every single request to the server; a slower one is retried by its caller.
@@ -51,6 +52,7 @@ type Bus struct {
 	js     jetstream.JetStream
 	logger *slog.Logger
 	closed chan struct{}
+	stuck  *telemetry.Incident // publishes that are refused again and again
 
 	mu      sync.Mutex
 	refused map[string]bool // permissions already complained about
@@ -59,7 +61,7 @@ type Bus struct {
 // Connect opens the connection. When the server cannot be reached it still returns a Bus, which keeps
 // trying for ever; only settings that can never work are an error (unreadable certificate, malformed URL).
 func Connect(s Settings) (*Bus, error) {
-	b := &Bus{logger: s.Logger, closed: make(chan struct{}), refused: map[string]bool{}}
+	b := &Bus{logger: s.Logger, closed: make(chan struct{}), refused: map[string]bool{}, stuck: telemetry.NewIncident(s.Logger, "publishing")}
 	options := []nats.Option{
 		nats.Name(s.Name),
 		nats.MaxReconnects(-1),

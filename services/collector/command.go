@@ -10,10 +10,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 
 	"github.com/spf13/cobra"
 
+	"defenderiot/pkg/bus"
 	"defenderiot/pkg/config"
 	"defenderiot/pkg/fault"
 	"defenderiot/pkg/process"
@@ -112,6 +114,16 @@ func (a *app) load() (*config.Config, []config.Warning, error) {
 	}
 	// What cannot work is said before anything is started.
 	return c, warnings, fetcher.Validate(c)
+}
+
+// connect opens the bus of a command; what the connection has to say from level on goes to stderr.
+func (a *app) connect(c *config.Config, level slog.Level) (*bus.Bus, *slog.Logger, error) {
+	logger, err := telemetry.NewLogger(a.stderr, c.Telemetry.LogFormat, level)
+	if err != nil {
+		return nil, nil, err
+	}
+	b, err := process.Connect(c, process.NewInstance(), logger)
+	return b, logger, err
 }
 
 func (a *app) run(ctx context.Context) error {

@@ -10,7 +10,6 @@ import (
 
 	"defenderiot/pkg/fault"
 	"defenderiot/pkg/process"
-	"defenderiot/pkg/telemetry"
 )
 
 func (a *app) provisionCommand() *cobra.Command {
@@ -28,11 +27,7 @@ func (a *app) provision(ctx context.Context, prune bool) error {
 	if err != nil {
 		return err
 	}
-	logger, err := telemetry.NewLogger(a.stderr, c.Telemetry.LogFormat, slog.LevelWarn)
-	if err != nil {
-		return err
-	}
-	b, err := process.Connect(c, process.NewInstance(), logger)
+	b, logger, err := a.connect(c, slog.LevelWarn)
 	if err != nil {
 		return err
 	}

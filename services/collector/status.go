@@ -16,8 +16,6 @@ import (
 	"defenderiot/pkg/bus"
 	"defenderiot/pkg/config"
 	"defenderiot/pkg/ledger"
-	"defenderiot/pkg/process"
-	"defenderiot/pkg/telemetry"
 	"defenderiot/proto"
 	"defenderiot/services/fetcher"
 )
@@ -81,11 +79,7 @@ func (a *app) status(ctx context.Context, asJSON, watch bool) error {
 	if err != nil {
 		return err
 	}
-	logger, err := telemetry.NewLogger(a.stderr, c.Telemetry.LogFormat, slog.LevelError)
-	if err != nil {
-		return err
-	}
-	b, err := process.Connect(c, process.NewInstance(), logger)
+	b, _, err := a.connect(c, slog.LevelError)
 	if err != nil {
 		return err
 	}
