@@ -2,6 +2,7 @@ package proto
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"fmt"
 	"strconv"
 	"time"
@@ -38,6 +39,12 @@ func (d *DeadLetter) MsgID() string {
 		id += "/" + HashIdentity(d.AlertID+"\x00"+string(d.Payload))
 	}
 	return id
+}
+
+// Subject is the letter's own: publishing it expects that it holds no message, so that the same letter is
+// there once however often and however late it is written.
+func (d *DeadLetter) Subject() string {
+	return DeadPrefix(d.Stage, d.Output) + "." + encodeHash(sha256.Sum256([]byte(d.MsgID())))
 }
 
 // Encode returns the dead letter as msgpack.

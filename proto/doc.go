@@ -4,7 +4,7 @@
 //
 //	alerts.raw.<source>                        RAW     rows as the fetcher published them
 //	alerts.unique.<source>.<generation>.<hash> UNIQUE  first sightings, one message a subject
-//	alerts.dead.<stage>.<output>               DEAD    what could not be processed or delivered
+//	alerts.dead.<stage>.<output>.<letter>      DEAD    what could not be processed or delivered, one message a subject
 //	KV checkpoints  record.<source>, lease.<source>
 //	KV hashes       <source>.<generation>.<hash> = RAW sequence that claimed it
 //	KV ledgers      <output>.<instance>        delivery ledger, one record a sender process

@@ -127,8 +127,9 @@ func GenerationPrefix(s Source, generation uint64) string {
 	return s.Token() + "." + strconv.FormatUint(generation, 10)
 }
 
-// DeadSubject is the subject of a dead letter; output is empty for all stages but the sender.
-func DeadSubject(stage, output string) string {
+// DeadPrefix is what the subjects of a stage's dead letters begin with; output is empty for all stages but
+// the sender.
+func DeadPrefix(stage, output string) string {
 	return "alerts.dead." + Token(stage) + "." + Token(output)
 }
 

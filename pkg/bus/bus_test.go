@@ -57,6 +57,27 @@ func TestPublishBatchAgainChangesNothing(t *testing.T) {
 	}
 }
 
+// TestDeadLetterIsThereOnce: not only within the window of duplicate ids.
+func TestDeadLetterIsThereOnce(t *testing.T) {
+	b := bustest.New(t, bustest.Topology("devo"))
+	ctx := bustest.Context(t)
+	letter := proto.DeadLetter{Stage: proto.StageDedup, Reason: "junk", Attempts: 1, Stream: proto.StreamRaw, Sequence: 7, Payload: []byte("x")}
+	other := letter
+	other.Sequence = 8
+	for _, d := range []proto.DeadLetter{letter, letter, other} {
+		if err := b.DeadLetter(ctx, d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	again := bus.Message{Subject: letter.Subject(), Data: []byte("later"), ExpectEmpty: true}
+	if err := b.TryBatch(ctx, proto.StreamDead, []bus.Message{again}); !errors.Is(err, bus.ErrConflict) {
+		t.Errorf("under another id the letter is stored again: %v", err)
+	}
+	if n := count(t, b, proto.StreamDead); n != 2 {
+		t.Errorf("%d letters, want 2", n)
+	}
+}
+
 func TestPublishBatchPartlyStored(t *testing.T) {
 	b := bustest.New(t, bustest.Topology("devo"))
 	ctx := bustest.Context(t)

@@ -21,7 +21,7 @@ func (b *Bus) DeadLetter(ctx context.Context, d proto.DeadLetter) error {
 	if err != nil {
 		return err
 	}
-	message := Message{Subject: proto.DeadSubject(d.Stage, d.Output), Data: data, MsgID: d.MsgID()}
+	message := Message{Subject: d.Subject(), Data: data, MsgID: d.MsgID(), ExpectEmpty: true}
 	err = b.PublishBatch(ctx, proto.StreamDead, []Message{message})
 	if errors.Is(err, ErrTooLarge) && d.Payload != nil {
 		d.Reason += fmt.Sprintf(" (the server takes no letter with its %d bytes, so they were left out)", len(d.Payload))

@@ -166,7 +166,7 @@ func (s *Status) readEvents(ctx context.Context, b *bus.Bus) error {
 	if err != nil {
 		return fmt.Errorf("stream DEAD: %w", err)
 	}
-	letters, err := dead.Info(ctx, jetstream.WithSubjectFilter(proto.SubjectsDead))
+	letters, err := dead.Info(ctx, jetstream.WithSubjectFilter(proto.DeadPrefix(proto.StageDedup, "")+".*"))
 	if err != nil {
 		return fmt.Errorf("stream DEAD: %w", err)
 	}
@@ -175,7 +175,7 @@ func (s *Status) readEvents(ctx context.Context, b *bus.Bus) error {
 	s.Events.Received = raw.CachedInfo().State.LastSeq
 	s.Events.Unique = unique.CachedInfo().State.LastSeq
 	s.Events.Waiting = info.NumPending + uint64(info.NumAckPending)
-	buried := letters.State.Subjects[proto.DeadSubject(proto.StageDedup, "")]
+	buried := uint64(len(letters.State.Subjects)) // one letter a subject
 	if known := s.Events.Unique + s.Events.Waiting + buried; known < s.Events.Received {
 		s.Events.Duplicates = s.Events.Received - known
 	}
