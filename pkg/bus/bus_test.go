@@ -1,6 +1,7 @@
 package bus_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"testing"
@@ -244,9 +245,9 @@ func TestSecondProcessOnTheFolderIsRefused(t *testing.T) {
 	if err != nil || c != server.Connection() {
 		t.Errorf("connection file %+v, %v", c, err)
 	}
-	server.Shutdown()
+	_ = server.Shutdown(context.Background())
 	again := bustest.Server(t, dir)
-	again.Shutdown()
+	_ = again.Shutdown(context.Background())
 }
 
 func TestDataSurvivesARestart(t *testing.T) {
@@ -260,7 +261,7 @@ func TestDataSurvivesARestart(t *testing.T) {
 	if err := b.PublishBatch(ctx, proto.StreamUnique, messages(30, "r")); err != nil {
 		t.Fatal(err)
 	}
-	server.Shutdown()
+	_ = server.Shutdown(context.Background())
 	b = bustest.Connect(t, bustest.Server(t, dir))
 	if got := count(t, b, proto.StreamUnique); got != 30 {
 		t.Errorf("%d of 30 after a restart", got)
@@ -270,7 +271,7 @@ func TestDataSurvivesARestart(t *testing.T) {
 func TestListenRefusesTheNetwork(t *testing.T) {
 	for _, listen := range []string{"0.0.0.0:0", ":4222", "192.0.2.1:1", "127.0.0.1", "127.0.0.1:x"} {
 		if s, err := embedded.Start(embedded.Settings{Dir: t.TempDir(), Listen: listen, Logger: bustest.Logger()}); err == nil {
-			s.Shutdown()
+			_ = s.Shutdown(context.Background())
 			t.Errorf("%s was accepted", listen)
 		}
 	}

@@ -26,6 +26,8 @@ const (
 	// gcPercent lets the heap grow freely below that limit, unless GOGC says otherwise.
 	gcPercent = 200
 	busClose  = time.Second
+	// serverClose, the sender's grace and busClose are the time in which the one process stops.
+	serverClose = 2 * time.Second
 )
 
 // Pipeline is all services on one bus in one process:
@@ -114,7 +116,11 @@ func (p *Pipeline) openBus(ctx context.Context) (connect func(name string) (*bus
 	}
 	stop = func() {
 		closeAll()
-		server.Shutdown()
+		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), serverClose)
+		defer cancel()
+		if err := server.Shutdown(end); err != nil {
+			p.Process.Logger.Warn("the embedded server did not stop in time and ends with the process; its next start takes longer", "error", err)
+		}
 	}
 	connect = func(name string) (*bus.Bus, error) {
 		to := server.Connection()

@@ -45,7 +45,7 @@ func Server(t testing.TB, dir string) *embedded.Server {
 	if err != nil {
 		t.Fatalf("embedded server: %v", err)
 	}
-	t.Cleanup(server.Shutdown)
+	t.Cleanup(func() { _ = server.Shutdown(context.Background()) })
 	return server
 }
 

@@ -6,6 +6,7 @@
 package embedded
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -57,11 +58,12 @@ type Settings struct {
 
 // Server is a running embedded server.
 type Server struct {
-	server *server.Server
-	lock   *flock.Flock
-	dir    string
-	conn   bus.Connection
-	once   sync.Once
+	server  *server.Server
+	lock    *flock.Flock
+	dir     string
+	conn    bus.Connection
+	once    sync.Once
+	stopped chan struct{}
 }
 
 // Start locks the folder, starts the server and returns when it has recovered its streams, which takes
@@ -99,7 +101,7 @@ func Start(s Settings) (*Server, error) {
 	}
 	srv.lock = lock
 	if err := srv.conn.Write(s.Dir); err != nil {
-		srv.Shutdown()
+		_ = srv.Shutdown(context.Background()) // nothing runs on it yet
 		return nil, err
 	}
 	return srv, nil
@@ -155,7 +157,7 @@ func start(s Settings, host string, port int) (*Server, error) {
 		srv.WaitForShutdown()
 		return nil, fmt.Errorf("embedded server does not listen on %s: %s", s.Listen, log.fatal())
 	}
-	return &Server{server: srv, dir: s.Dir, conn: bus.Connection{
+	return &Server{server: srv, dir: s.Dir, stopped: make(chan struct{}), conn: bus.Connection{
 		URL: "nats://" + address.String(), User: user, Token: token, PID: os.Getpid(),
 	}}, nil
 }
@@ -186,15 +188,26 @@ func (s *Server) InProcess() nats.InProcessConnProvider { return s.server }
 // Connection says how to reach the server.
 func (s *Server) Connection() bus.Connection { return s.conn }
 
-// Shutdown stops the server in order: consumers' and streams' state is flushed, the lock released. It can
-// be called again.
-func (s *Server) Shutdown() {
+// Shutdown stops the server in order: consumers' and streams' state is flushed, the lock released. It returns
+// ctx's error when that takes longer; then the lock stays with the process, which should end. Nothing is lost
+// by that: what the server has acknowledged is on disk, and only its next start takes longer. It can be called
+// again.
+func (s *Server) Shutdown(ctx context.Context) error {
 	s.once.Do(func() {
 		bus.RemoveConnection(s.dir)
-		s.server.Shutdown()
-		s.server.WaitForShutdown()
-		if s.lock != nil {
-			_ = s.lock.Unlock()
-		}
+		go func() {
+			defer close(s.stopped)
+			s.server.Shutdown()
+			s.server.WaitForShutdown()
+			if s.lock != nil {
+				_ = s.lock.Unlock()
+			}
+		}()
 	})
+	select {
+	case <-s.stopped:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("stop the embedded server: %w", ctx.Err())
+	}
 }

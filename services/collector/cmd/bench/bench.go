@@ -230,7 +230,7 @@ func (b *bench) fillRaw(ctx context.Context, s *site) (unique int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	defer server.Shutdown()
+	defer func() { _ = server.Shutdown(context.WithoutCancel(ctx)) }()
 	to := server.Connection()
 	conn, err := bus.Connect(bus.Settings{InProcess: server.InProcess(), User: to.User, Password: to.Secret(), Name: "bench", Logger: discard})
 	if err != nil {

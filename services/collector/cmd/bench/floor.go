@@ -25,7 +25,7 @@ func floor(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	defer server.Shutdown()
+	defer func() { _ = server.Shutdown(context.WithoutCancel(ctx)) }()
 	to := server.Connection()
 	b, err := bus.Connect(bus.Settings{InProcess: server.InProcess(), User: to.User, Password: to.Secret(), Name: "floor", Logger: discard})
 	if err != nil {
