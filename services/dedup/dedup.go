@@ -2,8 +2,10 @@
 // the others.
 //
 // For each batch of deliveries it claims the hashes that nobody claimed, in one atomic batch on the
-// hashes bucket, then publishes what it owns to UNIQUE in another, and then acknowledges. The claim's
-// value is the RAW sequence that made it, which is what makes a crash at any instruction harmless:
+// hashes bucket, then publishes what it owns to UNIQUE in another, and then acknowledges. Claims that may
+// exist are looked up first; one that does without that being known refuses the batch, and then all are
+// looked up. The claim's value is the RAW sequence that made it, which is what makes a crash at any
+// instruction harmless:
 //
 //	delivery ── no claim ─────────────> claim it ─┐
 //	         ── claimed by this sequence ─────────┴─> publish to UNIQUE (subject expected empty) ─> ack
@@ -60,6 +62,7 @@ type Dedup struct {
 	logger  *slog.Logger
 	tracer  trace.Tracer
 	metrics *metrics
+	recent  *recent
 
 	trouble *telemetry.Incident
 	full    *telemetry.Incident
@@ -74,7 +77,7 @@ func New(o Options) (*Dedup, error) {
 		return nil, err
 	}
 	return &Dedup{
-		bus: o.Bus, logger: o.Logger, tracer: o.Tracer, metrics: m,
+		bus: o.Bus, logger: o.Logger, tracer: o.Tracer, metrics: m, recent: newRecent(),
 		trouble: telemetry.NewIncident(o.Logger, "deduplication"),
 		full:    telemetry.NewIncident(o.Logger, "passing alerts on to UNIQUE"),
 		newer:   telemetry.NewIncident(o.Logger, "reading alerts of a newer version"),

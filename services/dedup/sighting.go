@@ -18,6 +18,7 @@ type sighting struct {
 	sequence uint64 // in RAW
 	env      *proto.Envelope
 	key      string // subject of the hash's claim
+	again    bool   // the server says that it was delivered before; it need not know
 	first    bool   // this sequence owns the claim
 	broken   error  // its claim cannot be read, so nobody can tell whether it is the first
 }
@@ -43,7 +44,7 @@ func (d *Dedup) read(ctx context.Context, batch []jetstream.Msg) ([]*sighting, e
 			d.bury(ctx, m, meta, err)
 			continue
 		}
-		sightings = append(sightings, &sighting{msg: m, sequence: meta.Sequence.Stream, env: env, key: claimSubject(env, env.Hash)})
+		sightings = append(sightings, &sighting{msg: m, sequence: meta.Sequence.Stream, again: meta.NumDelivered > 1, env: env, key: claimSubject(env, env.Hash)})
 	}
 	d.metrics.received.Add(ctx, int64(len(batch)))
 	return sightings, nil
@@ -82,7 +83,11 @@ func (d *Dedup) bury(ctx context.Context, m jetstream.Msg, meta *jetstream.MsgMe
 func (d *Dedup) claim(ctx context.Context, sightings []*sighting) error {
 	stream := proto.BucketStream(proto.BucketHashes)
 	for attempt := 0; len(sightings) > 0; attempt++ {
-		found, err := d.bus.Lookup(ctx, stream, keys(sightings))
+		suspects := sightings
+		if attempt == 0 {
+			suspects = d.recent.suspects(sightings)
+		}
+		found, err := d.bus.Lookup(ctx, stream, keys(suspects))
 		if err != nil {
 			return err
 		}
@@ -98,13 +103,15 @@ func (d *Dedup) claim(ctx context.Context, sightings []*sighting) error {
 			for _, s := range free {
 				s.first = true
 			}
+			d.recent.note(free)
 			return nil
 		case errors.Is(err, bus.ErrFull) || errors.Is(err, bus.ErrTooLarge):
 			return err
 		case ctx.Err() != nil:
 			return ctx.Err()
 		default:
-			// A conflict (another worker was faster) or an unknown outcome: look again.
+			// A conflict (another worker was faster) or an unknown outcome: look at all of them.
+			d.recent.surprised()
 			if !errors.Is(err, bus.ErrConflict) {
 				d.trouble.Report(fmt.Errorf("claim: %w", err))
 			}
