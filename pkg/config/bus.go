@@ -1,10 +1,18 @@
 package config
 
-import "defenderiot/pkg/secret"
+import (
+	"go.yaml.in/yaml/v3"
+
+	"defenderiot/pkg/secret"
+)
+
+// busVariable names the server for a file that names none: the containers of a compose file take the
+// configuration that people have, and the server's address is the compose file's business.
+const busVariable = "BUS_URL"
 
 // Bus is the section `bus`.
 type Bus struct {
-	URL       string        `yaml:"url" jsonschema:"pattern=^(nats|tls|ws|wss)://[^\\s/@\\,]+(\\,(nats|tls|ws|wss)://[^\\s/@\\,]+)*$" jsonschema_description:"The nats-server, or several separated by commas: nats://host:4222. Absent: a JetStream server within the process. User and password have keys of their own."`
+	URL       string        `yaml:"url" jsonschema:"pattern=^(nats|tls|ws|wss)://[^\\s/@\\,]+(\\,(nats|tls|ws|wss)://[^\\s/@\\,]+)*$" jsonschema_description:"The nats-server, or several separated by commas: nats://host:4222. Absent: $BUS_URL; without it a JetStream server within the process. User and password have keys of their own."`
 	User      string        `yaml:"user" jsonschema:"minLength=1" jsonschema_description:"The user at the nats-server."`
 	Password  secret.String `yaml:"password" jsonschema_description:"The user's password."`
 	TLS       *BusTLS       `yaml:"tls" jsonschema_description:"TLS to the nats-server; {} trusts the system's authorities."`
@@ -40,4 +48,34 @@ type Retention struct {
 type Limits struct {
 	Raw    Bytes `yaml:"raw" jsonschema_description:"The most that waits to be deduplicated." jsonschema_extras:"default=1GiB"`
 	Unique Bytes `yaml:"unique" jsonschema_description:"The most that is kept for the outputs and for replay." jsonschema_extras:"default=16GiB"`
+}
+
+// busFromEnvironment puts $BUS_URL into a file without bus.url, before anything is checked: what holds for the
+// key in the file holds for the variable.
+func busFromEnvironment(root *value, env func(string) (string, bool)) {
+	url, ok := env(busVariable)
+	if !ok || url == "" || root.kind != yaml.MappingNode {
+		return
+	}
+	bus := root.field("bus")
+	if bus == nil || bus.isNull() {
+		if bus != nil {
+			root.remove(bus)
+		}
+		bus = &value{kind: yaml.MappingNode, name: "bus", path: "bus", where: root.where}
+		root.children = append(root.children, bus)
+	}
+	if bus.kind != yaml.MappingNode {
+		return // said when the file is checked
+	}
+	if given := bus.field("url"); given != nil {
+		if !given.isNull() {
+			return
+		}
+		bus.remove(given)
+	}
+	bus.children = append(bus.children, &value{
+		kind: yaml.ScalarNode, tag: tagText, text: url, written: "$" + busVariable,
+		name: "url", path: "bus.url", where: bus.where,
+	})
 }

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"defenderiot/pkg/secret"
 )
 
 // finisher completes a valid configuration: other names of a key, globals that override, defaults that
@@ -114,6 +116,14 @@ func (f *finisher) outputWarnings(name string, o Output) {
 }
 
 func (f *finisher) input(name string, in Input) {
+	for key, s := range map[string]*secret.String{
+		"client_secret": &in.Credentials.ClientSecret, "client_certificate_password": &in.Credentials.ClientCertificatePassword,
+	} {
+		if v := f.root.find("inputs", name, "credentials", key); v != nil && v.again != nil {
+			*s = secret.Changing(s.Reveal(), v.again)
+		}
+	}
+	f.config.Inputs[name] = in
 	if !in.Enabled {
 		f.say(f.root.find("inputs", name), "The 'input' configuration entry for %s is not enabled", name)
 	}

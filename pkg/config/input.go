@@ -17,7 +17,7 @@ const (
 type Input struct {
 	ID             string          `yaml:"id" jsonschema:"required,minLength=1" jsonschema_description:"Identifies this input, for example a number of five or more digits. A part of the key of its state: leave it as it is."`
 	Enabled        bool            `yaml:"enabled" jsonschema:"default=true" jsonschema_description:"Whether this input is read at all."`
-	Credentials    Credentials     `yaml:"credentials" jsonschema:"required" jsonschema_description:"How to sign in at Microsoft Entra ID. Exactly one of client_secret, client_certificate, managed_identity and workload_identity."`
+	Credentials    Credentials     `yaml:"credentials" jsonschema_description:"How to sign in at Microsoft Entra ID. Exactly one of client_secret, client_certificate, managed_identity and workload_identity; none of them and no client_id: the default chain of the Azure SDK."`
 	Environment    string          `yaml:"environment" jsonschema_description:"Added to every event as @devo_environment."`
 	Cloud          string          `yaml:"cloud" jsonschema:"enum=public,enum=government,enum=china,enum=custom,default=public" jsonschema_description:"Which Azure this is."`
 	CustomCloud    *CustomCloud    `yaml:"custom_cloud" jsonschema_description:"The endpoints, for cloud: custom."`
@@ -26,27 +26,29 @@ type Input struct {
 	Services       Services        `yaml:"services" jsonschema:"required" jsonschema_description:"What to read."`
 }
 
-// Credentials is how to sign in. Exactly one of ClientSecret, ClientCertificate, ManagedIdentity and
-// WorkloadIdentity is set; [Credentials.Kind] says which.
+// Credentials is how to sign in. At most one of ClientSecret, ClientCertificate, ManagedIdentity and
+// WorkloadIdentity is set; [Credentials.Kind] says which. The secrets may change while the program runs
+// (secret.String.Latest).
 type Credentials struct {
 	TenantID                  string            `yaml:"tenant_id" jsonschema:"pattern=^[A-Za-z0-9.-]+$" jsonschema_description:"The tenant: its GUID or its domain."`
 	ClientID                  string            `yaml:"client_id" jsonschema:"minLength=1" jsonschema_description:"The application (client) id."`
 	ClientSecret              secret.String     `yaml:"client_secret" jsonschema_description:"A client secret: the value, not its id."`
-	ClientCertificate         string            `yaml:"client_certificate" jsonschema:"minLength=1" jsonschema_description:"PEM or PKCS#12 file with certificate and private key, relative to ./certs/."`
-	ClientCertificatePassword secret.String     `yaml:"client_certificate_password" jsonschema_description:"The password of client_certificate."`
-	ManagedIdentity           *ManagedIdentity  `yaml:"managed_identity" jsonschema_description:"The machine's managed identity: {} for the system-assigned one."`
+	ClientCertificate         string            `yaml:"client_certificate" jsonschema:"minLength=1" jsonschema_description:"PEM or PKCS#12 file with certificate, private key and perhaps the chain, relative to ./certs/."`
+	ClientCertificatePassword secret.String     `yaml:"client_certificate_password" jsonschema_description:"The password of client_certificate, if that is PKCS#12."`
+	ManagedIdentity           *ManagedIdentity  `yaml:"managed_identity" jsonschema_description:"The managed identity of the machine, App Service or Arc server: {} for the system-assigned one."`
 	WorkloadIdentity          *WorkloadIdentity `yaml:"workload_identity" jsonschema_description:"A federated token, as in Kubernetes: {} to take all from the environment variables AZURE_*."`
 }
 
 // CredentialKind is a way to sign in.
 type CredentialKind string
 
-// The ways to sign in, named as their key.
+// The ways to sign in, named as their key; CredentialDefault has none.
 const (
 	CredentialClientSecret      CredentialKind = "client_secret"
 	CredentialClientCertificate CredentialKind = "client_certificate"
 	CredentialManagedIdentity   CredentialKind = "managed_identity"
 	CredentialWorkloadIdentity  CredentialKind = "workload_identity"
+	CredentialDefault           CredentialKind = "default" // no key at all
 )
 
 // Kind is the one way that is configured.
@@ -58,8 +60,10 @@ func (c Credentials) Kind() CredentialKind {
 		return CredentialWorkloadIdentity
 	case c.ClientCertificate != "":
 		return CredentialClientCertificate
-	default:
+	case !c.ClientSecret.IsZero():
 		return CredentialClientSecret
+	default:
+		return CredentialDefault
 	}
 }
 
@@ -67,14 +71,14 @@ func (c Credentials) Kind() CredentialKind {
 // fields select a user-assigned one, by at most one of them.
 type ManagedIdentity struct {
 	ClientID   string `yaml:"client_id" jsonschema:"minLength=1" jsonschema_description:"The client id of a user-assigned identity."`
-	ObjectID   string `yaml:"object_id" jsonschema:"minLength=1" jsonschema_description:"Accepted, without effect: name the identity by client_id."`
-	ResourceID string `yaml:"resource_id" jsonschema:"minLength=1" jsonschema_description:"Accepted, without effect: name the identity by client_id."`
+	ObjectID   string `yaml:"object_id" jsonschema:"minLength=1" jsonschema_description:"The object (principal) id of a user-assigned identity."`
+	ResourceID string `yaml:"resource_id" jsonschema:"minLength=1" jsonschema_description:"The Azure resource id of a user-assigned identity."`
 }
 
 // WorkloadIdentity is `credentials.workload_identity`; the tenant and client are those of the
 // credentials, or else of the environment.
 type WorkloadIdentity struct {
-	TokenFile string `yaml:"token_file" jsonschema:"minLength=1" jsonschema_description:"The file of the federated token; if absent, AZURE_FEDERATED_TOKEN_FILE."`
+	TokenFile string `yaml:"token_file" jsonschema:"minLength=1" jsonschema_description:"The file of the federated token, read anew for each token; if absent, AZURE_FEDERATED_TOKEN_FILE."`
 }
 
 // CustomCloud is where `cloud: custom` is.

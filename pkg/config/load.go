@@ -38,7 +38,8 @@ type Options struct {
 // The error, if there is one, holds all errors of the file, one line each, in the order of the file;
 // errors.As finds the first as a *fault.Error. The caller prints it and exits with 255; nothing is
 // retried. The warnings are to be logged whether there is an error or not. Load reads the file, the
-// environment and the files that secrets name, and does nothing else: no certificate is opened.
+// environment, the environment file and the files that secrets name, and does nothing else: no certificate
+// is opened.
 func Load(o Options) (*Config, []Warning, error) {
 	if o.Environ == nil {
 		o.Environ = os.LookupEnv
@@ -48,7 +49,12 @@ func Load(o Options) (*Config, []Warning, error) {
 	if r.failed() {
 		return nil, nil, r.err()
 	}
-	return parse(r, data, o.Workdir, o.Environ, time.Now())
+	env, err := withFile(o.Workdir, o.Environ)
+	if err != nil {
+		r.failFile(codeMissing, "make it a file of lines NAME=value that this user may read, or take it away", "%s", err)
+		return nil, nil, r.err()
+	}
+	return parse(r, data, o.Workdir, env, time.Now())
 }
 
 // Parse checks the bytes of a configuration file, whose name gives the format (.yaml, .yml, .json) and
@@ -60,17 +66,7 @@ func Parse(name string, data []byte, env func(string) (string, bool)) (*Config, 
 
 // read finds and reads the file.
 func (o Options) read(r *report) []byte {
-	name := o.Path
-	if name == "" {
-		name, _ = o.Environ("CONFIG_FILE")
-	}
-	if name == "" {
-		name = defaultFile
-	}
-	candidates := []string{name}
-	if !filepath.IsAbs(name) {
-		candidates = []string{filepath.Join(o.Workdir, "config", name), filepath.Join(o.Workdir, name)}
-	}
+	candidates := o.candidates()
 	for _, path := range candidates {
 		info, err := os.Stat(path)
 		if errors.Is(err, fs.ErrNotExist) || err == nil && info.IsDir() && path != candidates[len(candidates)-1] {
@@ -78,7 +74,7 @@ func (o Options) read(r *report) []byte {
 		}
 		r.file = path
 		if err == nil && info.IsDir() {
-			r.failFile(codeStructure, "%s is a directory; the path of a .yaml, .yml or .json file is needed", path)
+			r.failFile(codeStructure, "", "%s is a directory; the path of a .yaml, .yml or .json file is needed", path)
 			return nil
 		}
 		var data []byte
@@ -86,12 +82,47 @@ func (o Options) read(r *report) []byte {
 			data, err = readFile(path)
 		}
 		if err != nil {
-			r.failFile(codeMissing, "Required configuration data is missing: %s cannot be read as user id %d: %s", path, os.Getuid(), cause(err))
+			hint := ""
+			if errors.Is(err, fs.ErrPermission) {
+				hint = fmt.Sprintf("chown %d %s, or chmod it so that uid %d may read it (and every folder above it may be entered)", os.Getuid(), path, os.Getuid())
+			}
+			r.failFile(codeMissing, hint, "Required configuration data is missing: %s cannot be read as user id %d: %s", path, os.Getuid(), cause(err))
 		}
 		return data
 	}
-	r.failFile(codeMissing, "Required configuration data is missing: there is no file %s", strings.Join(candidates, " and no file "))
+	r.failFile(codeMissing, "put your configuration there, or name another file with --config or CONFIG_FILE; in a container these folders are the ones that are mounted from the host",
+		"Required configuration data is missing: there is no file %s", strings.Join(candidates, " and no file "))
 	return nil
+}
+
+// candidates are the files that are looked for, in order.
+func (o Options) candidates() []string {
+	name := o.Path
+	if name == "" {
+		name, _ = o.Environ("CONFIG_FILE")
+	}
+	if name == "" {
+		name = defaultFile
+	}
+	if filepath.IsAbs(name) {
+		return []string{name}
+	}
+	return []string{filepath.Join(o.Workdir, "config", name), filepath.Join(o.Workdir, name)}
+}
+
+// Find is the file that [Load] would read with the same options, or "" if there is none yet. It need not be
+// readable.
+func Find(o Options) string {
+	if o.Environ == nil {
+		o.Environ = os.LookupEnv
+	}
+	for _, path := range o.candidates() {
+		// What cannot even be looked at is there, and Load says what is wrong with it.
+		if info, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) && (err != nil || !info.IsDir()) {
+			return path
+		}
+	}
+	return ""
 }
 
 // readFile reads a whole file, if it is not too large to be a configuration.
@@ -109,8 +140,8 @@ func readFile(path string) ([]byte, error) {
 }
 
 // failFile notes an error about the file as a whole.
-func (r *report) failFile(code int, format string, args ...any) {
-	r.problems = append(r.problems, problem{code: code, text: fmt.Sprintf(format, args...)})
+func (r *report) failFile(code int, hint, format string, args ...any) {
+	r.problems = append(r.problems, problem{code: code, text: fmt.Sprintf(format, args...), hint: hint})
 }
 
 // parse takes the steps of the package's comment.
@@ -127,6 +158,7 @@ func parse(r *report, data []byte, workdir string, env func(string) (string, boo
 		r.failAt(1, 1, codeMissing, "", "Required configuration data is missing: the file is empty")
 		return nil, nil, r.err()
 	}
+	busFromEnvironment(root, env)
 	configType := reflect.TypeFor[Config]()
 	(&shaper{report: r, env: env, now: now}).shape(root, configType, m.root)
 	validate(root, m, r)
@@ -152,7 +184,7 @@ func readTree(r *report, data []byte) *value {
 	case ".json":
 		return readJSON(data, r)
 	default:
-		r.failFile(codeStructure, "%s: the format %q is not allowed; allowed: .yaml, .yml, .json", r.file, ext)
+		r.failFile(codeStructure, "", "%s: the format %q is not allowed; allowed: .yaml, .yml, .json", r.file, ext)
 		return nil
 	}
 }

@@ -59,6 +59,7 @@ func (s *shaper) secret(v *value) {
 		return
 	}
 	v.tag = tagText
+	v.again = s.again(v.written)
 	// What counts is what is written: a variable that holds a secret may begin with anything.
 	if !strings.HasPrefix(v.written, "file://") || v.bad {
 		return

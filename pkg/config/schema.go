@@ -159,10 +159,13 @@ func relateOutput(output *described.Schema) {
 func relateInput(input *described.Schema) {
 	credentials := property(input, "credentials")
 	kinds := []CredentialKind{CredentialClientSecret, CredentialClientCertificate, CredentialManagedIdentity, CredentialWorkloadIdentity}
-	exactlyOne := &described.Schema{Description: "exactly one of client_secret, client_certificate, managed_identity and workload_identity is needed"}
+	exactlyOne := &described.Schema{Description: "exactly one of client_secret, client_certificate, managed_identity and workload_identity is needed; without any of them and without client_id the default chain signs in"}
+	given := []*described.Schema{{Required: []string{"client_id"}}}
 	for _, kind := range kinds {
 		exactlyOne.OneOf = append(exactlyOne.OneOf, &described.Schema{Required: []string{string(kind)}})
+		given = append(given, &described.Schema{Required: []string{string(kind)}})
 	}
+	exactlyOne.OneOf = append(exactlyOne.OneOf, &described.Schema{Not: &described.Schema{AnyOf: given}})
 	credentials.AllOf = []*described.Schema{exactlyOne}
 	credentials.DependentRequired = map[string][]string{
 		"client_secret":               {"tenant_id", "client_id"},

@@ -32,9 +32,10 @@ type value struct {
 	plain   bool      // a scalar without quotes, whose tag follows from its text
 	text    string
 	written string
-	secret  bool // of type secret.String: never printed
-	filled  bool // a default, not in the file
-	bad     bool // an error was reported here; further ones would only repeat it
+	secret  bool                   // of type secret.String: never printed
+	filled  bool                   // a default, not in the file
+	again   func() (string, error) // of a secret: reads it anew; nil if it is written here
+	bad     bool                   // an error was reported here; further ones would only repeat it
 
 	name  string // the key, within a mapping
 	path  string // from the root, such as outputs.devo_1.config

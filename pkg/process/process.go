@@ -112,7 +112,7 @@ func (p *Process) Bound(ctx context.Context) (*bus.Bus, error) {
 
 // Main is the main function of a single service: it returns the exit code.
 func Main(name, short string, run func(ctx context.Context, p *Process, b *bus.Bus) error) int {
-	var configFile string
+	var configFile, health string
 	version, commit, goVersion := telemetry.BuildVersion()
 	root := &cobra.Command{
 		Use: name, Short: short, Args: cobra.NoArgs,
@@ -120,14 +120,19 @@ func Main(name, short string, run func(ctx context.Context, p *Process, b *bus.B
 		Version: fmt.Sprintf("%s (commit %s, %s)", version, commit, goVersion),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
+			if health != "" {
+				return Health(ctx, configFile, health)
+			}
 			p, err := Open(ctx, name, configFile, os.Stderr)
 			if err != nil {
 				return err
 			}
 			defer p.Close()
+			ctx, stop := restartOnChange(ctx, configFile, watchEvery, p.Logger)
+			defer stop()
 			b, err := p.Bound(ctx)
 			if err != nil {
-				return err
+				return unlessRestart(cmd.Context(), err)
 			}
 			defer func() {
 				end, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTime)
@@ -135,10 +140,11 @@ func Main(name, short string, run func(ctx context.Context, p *Process, b *bus.B
 				_ = b.Close(end)
 			}()
 			p.Logger.Info(name+" runs", "version", version, "instance", p.Instance)
-			return run(ctx, p, b)
+			return unlessRestart(cmd.Context(), run(ctx, p, b))
 		},
 	}
 	root.Flags().StringVar(&configFile, "config", "", "configuration file (default $CONFIG_FILE, else config.yaml; looked up in ./config/, then ./)")
+	HealthFlag(root, &health)
 	return Execute(root, os.Stderr)
 }
 

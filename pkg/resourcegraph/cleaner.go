@@ -1,12 +1,14 @@
 package resourcegraph
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"net/url"
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"unicode"
 	"unicode/utf8"
 
@@ -25,7 +27,13 @@ const (
 
 // cleaner makes foreign text fit for an error: one line, short, printable, without secrets.
 type cleaner struct {
-	forms []secret.String // the secrets as they may stand in a text, longest first
+	known *known
+}
+
+// known are the secrets so far. They are never forgotten: an old one may still be good somewhere.
+type known struct {
+	mu    sync.Mutex
+	forms []secret.String // as they may stand in a text, longest first
 }
 
 // tokens matches what looks like a bearer token, wherever it comes from: a signed JWT, or whatever
@@ -36,6 +44,13 @@ var tokens = regexp.MustCompile(`(?i)eyJ[a-z0-9_-]{8,}(\.[a-z0-9_-]+){1,4}` +
 
 // newCleaner knows the secrets themselves in the forms that an echoed request would have.
 func newCleaner(secrets ...secret.String) cleaner {
+	c := cleaner{&known{}}
+	c.know(secrets...)
+	return c
+}
+
+// know adds secrets. It is safe for concurrent use, as are the other methods.
+func (c cleaner) know(secrets ...secret.String) {
 	var forms []string
 	for _, s := range secrets {
 		if len(s.Reveal()) < minSecret {
@@ -45,17 +60,28 @@ func newCleaner(secrets ...secret.String) cleaner {
 		quoted, _ := json.Marshal(plain)
 		forms = append(forms, plain, url.QueryEscape(plain), url.PathEscape(plain), string(quoted[1:len(quoted)-1]))
 	}
-	slices.SortFunc(forms, func(a, b string) int { return len(b) - len(a) })
-	var c cleaner
-	for _, f := range slices.Compact(forms) {
-		c.forms = append(c.forms, secret.New(f))
+	c.known.mu.Lock()
+	defer c.known.mu.Unlock()
+	for _, f := range c.known.forms {
+		forms = append(forms, f.Reveal())
 	}
-	return c
+	slices.SortFunc(forms, func(a, b string) int { return cmp.Or(len(b)-len(a), strings.Compare(a, b)) })
+	all := make([]secret.String, 0, len(forms)) // a new one: others may be reading
+	for _, f := range slices.Compact(forms) {
+		all = append(all, secret.New(f))
+	}
+	c.known.forms = all
+}
+
+func (c cleaner) forms() []secret.String {
+	c.known.mu.Lock()
+	defer c.known.mu.Unlock()
+	return c.known.forms
 }
 
 // text removes secrets, then line breaks and what does not print, then the length above maxExcerpt.
 func (c cleaner) text(s string) string {
-	for _, f := range c.forms { // before the cut, which could leave half a secret
+	for _, f := range c.forms() { // before the cut, which could leave half a secret
 		s = strings.ReplaceAll(s, f.Reveal(), "<secret>")
 	}
 	if len(s) > window {

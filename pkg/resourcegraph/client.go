@@ -95,14 +95,19 @@ func newClient(s Settings, h hooks) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("resourcegraph: instruments: %w", err)
 	}
-	open := func() (azcore.TokenCredential, error) { return s.Credential.open(net) }
-	if h.credential != nil {
-		open = func() (azcore.TokenCredential, error) { return h.credential, nil }
-	}
 	clean := newCleaner(s.Credential.ClientSecret, s.Credential.CertificatePassword)
-	cred, err := newRenewable(open)
+	origin := source{
+		read: s.Credential.material, log: s.Logger, clean: clean, shared: s.Credential.kind() == KindManagedIdentity,
+		open: func(m material) (opened, error) { return s.Credential.open(m, net) },
+	}
+	if h.credential != nil {
+		origin.read = func() (material, error) { return material{}, nil }
+		origin.open = func(material) (opened, error) { return opened{h.credential, s.Credential.kind()}, nil }
+	}
+	cred, err := newRenewable(origin)
 	if err != nil {
-		return nil, invalid(errors.New(clean.text(err.Error())))
+		hint := fault.Hint(err)
+		return nil, fault.Config(codeSettings, "%s", clean.text(err.Error())).WithHint(hint)
 	}
 	b := newBrake(s.QuotaShare)
 	options := &arm.ClientOptions{ClientOptions: net.login, DisableRPRegistration: true}
@@ -125,8 +130,9 @@ func newClient(s Settings, h hooks) (*Client, error) {
 // Close closes the idle connections. The client can be used after it.
 func (c *Client) Close() { c.close() }
 
-// Identity returns the kind of the credential.
-func (c *Client) Identity() string { return c.kind }
+// Identity names who asks, such as "client certificate (thumbprint 0A…, expires 2027-01-31)". Of the default
+// chain the member that gave the token is known once there was one: "default chain: AzureCLICredential".
+func (c *Client) Identity() string { return c.credential.identity() }
 
 // Quota returns what is known of the request quota.
 func (c *Client) Quota() Quota { return c.brake.quota() }

@@ -47,7 +47,7 @@ func TestPage(t *testing.T) {
 	if q := c.Quota(); q.Remaining != 14 || q.ResetsAfter <= 0 || q.Throttled != 0 {
 		t.Errorf("quota %+v", q)
 	}
-	if c.Identity() != KindClientSecret {
+	if c.Identity() != "client secret (client id the-client)" {
 		t.Errorf("identity %q", c.Identity())
 	}
 	if got := strings.Count(log.String(), "a part of the subscriptions"); got != 1 {

@@ -1,6 +1,7 @@
 package resourcegraph
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -45,11 +46,18 @@ var loginHints = map[int]string{
 	530032:  "A security policy of the tenant (conditional access) blocks the service principal: allow it there.",
 	53003:   "Conditional access blocks the service principal: allow it there.",
 	500011:  "The tenant does not know Resource Manager under that audience: check cloud and custom_cloud.resource_manager_audience.",
+	700023:  "The assertion is for another address: check cloud and custom_cloud.authority_host.",
 	700024:  "The assertion is outside its validity: check this machine's clock.",
 	70021:   noFederation,
 	700211:  noFederation,
 	700212:  noFederation,
 	700213:  noFederation,
+}
+
+// kindHints say what to do where Azure's answer does not tell.
+var kindHints = map[string]string{
+	KindManagedIdentity: "Assign a managed identity to this machine, App Service or Arc server, and name a user-assigned one under managed_identity.",
+	KindDefault:         "Configure credentials, or give the default chain something to find: the variables AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, a managed identity, or az login.",
 }
 
 const (
@@ -78,6 +86,9 @@ func (c *Client) tokenFault(err *tokenError) error {
 	hint := loginHints[code]
 	if hint == "" {
 		hint = networkHint(err.error)
+	}
+	if hint == "" || c.kind == KindDefault && code == 0 {
+		hint = cmp.Or(kindHints[c.kind], hint)
 	}
 	cause := &cleaned{text: strings.TrimRight(text, ". "), is: err.error}
 	named := error(fault.Setup(codeToken, "Failed to fetch OAuth token from %s. Exception: %v.", c.login, cause).WithHint(hint))

@@ -1,11 +1,14 @@
 package resourcegraph
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"io"
 	"net"
 	"net/http"
+	"net/url"
+	"os"
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/cloud"
@@ -34,7 +37,7 @@ func newNetwork(s Settings, conf cloud.Configuration, retry policy.RetryOptions,
 		return network{}, err
 	}
 	t := &http.Transport{
-		Proxy:                 http.ProxyFromEnvironment,
+		Proxy:                 proxy,
 		DialContext:           (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
 		TLSClientConfig:       &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
 		TLSHandshakeTimeout:   10 * time.Second,
@@ -66,9 +69,45 @@ func newNetwork(s Settings, conf cloud.Configuration, retry policy.RetryOptions,
 		Transport: client(bounded{over}),
 	}
 	// On Service Fabric the SDK takes a managed identity's transport only if it is an *http.Transport.
+	near := t.Clone()
+	near.DialContext = toPodIdentity(t.DialContext)
 	local := options
-	local.Transport = client(t)
-	return network{login: options, local: local, private: s.Cloud.name() == CloudCustom, close: t.CloseIdleConnections}, nil
+	local.Transport = client(near)
+	local.Retry.ShouldRetry = shouldRetryMetadata
+	closeIdle := func() {
+		t.CloseIdleConnections()
+		near.CloseIdleConnections()
+	}
+	return network{login: options, local: local, private: s.Cloud.name() == CloudCustom, close: closeIdle}, nil
+}
+
+// proxy is that of HTTPS_PROXY, HTTP_PROXY and NO_PROXY, but never for a link-local address: the metadata
+// service belongs to this machine, and a proxy would answer for its own.
+func proxy(req *http.Request) (*url.URL, error) {
+	if ip := net.ParseIP(req.URL.Hostname()); ip != nil && ip.IsLinkLocalUnicast() {
+		return nil, nil
+	}
+	return http.ProxyFromEnvironment(req)
+}
+
+// metadataService is where the SDK looks for a virtual machine's identity.
+const metadataService = "169.254.169.254:80"
+
+type dialer func(ctx context.Context, network, address string) (net.Conn, error)
+
+// toPodIdentity leads the metadata service's address to AZURE_POD_IDENTITY_AUTHORITY_HOST, an http address, if
+// that is set: Azure's SDKs for other languages know it, the one for Go does not.
+func toPodIdentity(dial dialer) dialer {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		if address == metadataService {
+			if u, err := url.Parse(os.Getenv("AZURE_POD_IDENTITY_AUTHORITY_HOST")); err == nil && u.Scheme == "http" && u.Host != "" {
+				if address = u.Host; u.Port() == "" {
+					address = net.JoinHostPort(u.Hostname(), "80")
+				}
+			}
+		}
+		return dial(ctx, network, address)
+	}
 }
 
 // bounded is a RoundTripper whose bodies end with errBodyTooLarge above maxBody.
@@ -93,6 +132,11 @@ func (b *boundedBody) Read(p []byte) (int, error) {
 		return 0, errBodyTooLarge
 	}
 	return n, err
+}
+
+// shouldRetryMetadata adds what the metadata service answers while it starts or moves.
+func shouldRetryMetadata(resp *http.Response, err error) bool {
+	return err == nil && (resp.StatusCode == http.StatusNotFound || resp.StatusCode == http.StatusGone) || shouldRetry(resp, err)
 }
 
 // shouldRetry says what the SDK tries again at once: answers that Azure calls transient and broken

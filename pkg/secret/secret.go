@@ -19,6 +19,8 @@ type String struct {
 	// A pointer, because fmt calls no method on what lies in another struct's unexported field: it would
 	// print a string, but of a pointer inside a struct it prints the address only.
 	text *string
+	// again reads the text anew; nil for a secret that cannot change. A pointer for the same reason.
+	again *func() (string, error)
 }
 
 // New wraps text.

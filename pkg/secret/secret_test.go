@@ -3,6 +3,7 @@ package secret_test
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -42,5 +43,31 @@ func TestNeverPrints(t *testing.T) {
 	}
 	if (secret.String{}).String() != "" || !(secret.String{}).IsZero() {
 		t.Error("the empty secret is told apart")
+	}
+}
+
+func TestLatest(t *testing.T) {
+	now, fail := "first", error(nil)
+	s := secret.Changing("first", func() (string, error) { return now, fail })
+	now = "second"
+	latest, err := s.Latest()
+	if err != nil || s.Reveal() != "first" || latest.Reveal() != "second" {
+		t.Errorf("%v: %q, then %q", err, s.Reveal(), latest.Reveal())
+	}
+	now = "third"
+	if latest, err = latest.Latest(); err != nil || latest.Reveal() != "third" {
+		t.Errorf("%v: %q", err, latest.Reveal())
+	}
+	fail = errors.New("gone")
+	if kept, err := latest.Latest(); err != fail || kept.Reveal() != "third" {
+		t.Errorf("%v: %q", err, kept.Reveal())
+	}
+	for _, fixed := range []secret.String{{}, secret.New("x")} {
+		if same, err := fixed.Latest(); err != nil || same.Reveal() != fixed.Reveal() {
+			t.Errorf("%v: %q", err, same.Reveal())
+		}
+	}
+	if printed := fmt.Sprintf("%v %+v %#v", s, struct{ s secret.String }{s}, &struct{ S secret.String }{s}); strings.Contains(printed, "first") {
+		t.Errorf("the secret leaked in %s", printed)
 	}
 }

@@ -120,7 +120,7 @@ func checkInput(ctx context.Context, c *config.Config, name string, say func(nam
 		say("token for "+name, "", err)
 		return
 	}
-	say("token for "+name, "got one by "+client.Identity(), nil)
+	say("token for "+name, client.Identity(), nil)
 	alerts := c.Inputs[name].Services.IoTSecurityAlerts
 	page, err := client.Page(ctx, resourcegraph.Query{
 		Text:          resourcegraph.WindowQuery(time.Now().Add(-90*24*time.Hour), time.Time{}),

@@ -27,6 +27,7 @@ import (
 type app struct {
 	stdout, stderr io.Writer
 	configFile     string
+	health         string // of the bare command
 
 	// Flags of the known collector, accepted on the bare command.
 	validate, prodMode, noSaveState bool
@@ -58,6 +59,7 @@ func Command(stdout, stderr io.Writer) *cobra.Command {
 	known.BoolVar(&a.noSaveState, "no-save-state", false, "run with the state in a temporary folder that is removed at the end")
 	known.StringVar(&a.jobConfig, "job_config_loc", "", "job file of a Collector Server")
 	known.StringVar(&a.collectorConfig, "collector_config_loc", "", "collector file of a Collector Server")
+	process.HealthFlag(root, &a.health)
 	root.AddCommand(a.runCommand(), a.demoCommand(), a.checkCommand(), a.statusCommand(), a.provisionCommand(), a.schemaCommand())
 	return root
 }
@@ -66,6 +68,8 @@ func Command(stdout, stderr io.Writer) *cobra.Command {
 // else it shows the help.
 func (a *app) bare(cmd *cobra.Command, _ []string) error {
 	switch {
+	case a.health != "":
+		return process.Health(cmd.Context(), a.configFile, a.health)
 	case a.validate:
 		return a.check(cmd.Context(), false)
 	case a.prodMode || a.noSaveState || cmd.Flags().Changed("config") || a.jobConfig != "" || a.collectorConfig != "":
@@ -107,6 +111,9 @@ func (a *app) load() (*config.Config, []config.Warning, error) {
 			return nil, nil, fault.Config(0, "%s %s: this version reads one configuration file", flag, file).
 				WithHint("put globals, inputs and outputs into one file and name it with --config")
 		}
+	}
+	if err := process.AwaitConfiguration(a.configFile, a.stderr); err != nil {
+		return nil, nil, err
 	}
 	c, warnings, err := config.Load(config.Options{Path: a.configFile})
 	if err != nil {

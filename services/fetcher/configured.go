@@ -103,7 +103,11 @@ func Client(c *config.Config, name string, logger *slog.Logger, meter metric.Met
 		s.Credential.CertificateFile = c.CertPath(credentials.ClientCertificate)
 	}
 	if m := credentials.ManagedIdentity; m != nil {
-		s.Credential.ClientID = m.ClientID
+		// client_id beside managed_identity means the same as within it, if that names none.
+		s.Credential.ObjectID, s.Credential.ResourceID = m.ObjectID, m.ResourceID
+		if *m != (config.ManagedIdentity{}) {
+			s.Credential.ClientID = m.ClientID
+		}
 	}
 	if w := credentials.WorkloadIdentity; w != nil {
 		s.Credential.TokenFile = w.TokenFile

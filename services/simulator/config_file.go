@@ -9,8 +9,9 @@ import (
 	"time"
 )
 
-// Names of the certificate files that WriteConfig writes.
+// Names of the files that WriteConfig writes.
 const (
+	configFile  = "config.yaml"
 	chainFile   = "chain.crt"
 	azureCAFile = "azure-ca.crt"
 	clientName  = "simulated_domain"
@@ -61,6 +62,11 @@ inputs:
       iot_security_alerts:
         request_period_in_seconds: 10
         start_time_in_utc: "{{.Start}}"
+{{- if .BusUser}}
+bus:
+  user: {{printf "%q" .BusUser}}
+  password: {{printf "%q" .BusPassword}}
+{{- end}}
 `))
 
 // Config returns a configuration file for a collector that reads from and
@@ -82,6 +88,7 @@ func (s *Simulator) Config(certs, state string) ([]byte, error) {
 		"Key": filepath.Join(certs, clientName+".key"), "AzureCA": filepath.Join(certs, azureCAFile),
 		"Tenant": TenantID, "Client": ClientID, "Secret": ClientSecret, "Audience": Audience,
 		"Azure": s.AzureURL(), "Start": start.Format(time.RFC3339),
+		"BusUser": s.opts.BusUser, "BusPassword": s.opts.BusPassword,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("simulator configuration: %w", err)
@@ -105,15 +112,22 @@ func (s *Simulator) WriteCerts(dir string) error {
 }
 
 // WriteConfig writes dir/config.yaml and dir/certs for a collector whose
-// working directory is dir. The file holds the (worthless) client secret and
+// working directory is dir, or any with Options.Absolute. The file holds the (worthless) client secret and
 // has mode 0600. The simulator must be started.
 func (s *Simulator) WriteConfig(dir string) error {
-	config, err := s.Config("", "state")
+	folder, named := filepath.Join(dir, "certs"), ""
+	if s.opts.Absolute {
+		var err error
+		if named, err = filepath.Abs(folder); err != nil {
+			return err
+		}
+	}
+	config, err := s.Config(named, "state")
 	if err != nil {
 		return err
 	}
-	if err := s.WriteCerts(filepath.Join(dir, "certs")); err != nil {
+	if err := s.WriteCerts(folder); err != nil {
 		return err
 	}
-	return writeFile(filepath.Join(dir, "config.yaml"), config, 0o600)
+	return writeFile(filepath.Join(dir, configFile), config, 0o600)
 }

@@ -3,6 +3,7 @@ package simulator
 import (
 	"crypto/rand"
 	"crypto/subtle"
+	"crypto/x509"
 	"encoding/base64"
 	"net/http"
 	"regexp"
@@ -14,14 +15,25 @@ import (
 // App is an application registered in the simulated tenant.
 type App struct {
 	ClientID string
-	Secret   string
+	// Secret is the client secret; without one only assertions are good.
+	Secret string
 	// SecretExpired refuses the right secret with AADSTS7000222.
 	SecretExpired bool
+	// Certificates are registered by their thumbprints: assertions signed
+	// with their keys are good.
+	Certificates []*x509.Certificate
+	// Issuers and Subject register by issuer and subject: an assertion is
+	// good whose x5c leads from this common name to one of the issuers.
+	Issuers *x509.CertPool
+	Subject string
+	// Federated is the one token of another issuer that is good as an
+	// assertion, none if "".
+	Federated string
 }
 
 // Login is Microsoft's login endpoint for one tenant: the OpenID document and
-// the token endpoint for client credentials, with a secret or (unchecked) a
-// client assertion. The issuer is whatever host the client asked, which is
+// the token endpoint for client credentials, with a secret, an assertion
+// signed by a certificate, or a federated token. The issuer is whatever host the client asked, which is
 // what the Azure SDK demands. It is safe for concurrent use.
 type Login struct {
 	tenant   string
@@ -173,23 +185,40 @@ func (l *Login) token(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case form.Get("grant_type") != "client_credentials":
 		wrongGrant(w, form.Get("grant_type"))
+		return
 	case client == "":
 		missingField(w, "client_id")
+		return
 	case !known:
 		applicationNotFound(w, client, l.tenant)
-	case form.Get("client_assertion") == "" && subtle.ConstantTimeCompare([]byte(secret), []byte(app.Secret)) == 0:
+		return
+	case form.Get("client_assertion") != "":
+		if refused := app.refuses(form, "https://"+r.Host+r.URL.Path); refused != nil {
+			refused.write(w)
+			return
+		}
+	case app.Secret == "" || subtle.ConstantTimeCompare([]byte(secret), []byte(app.Secret)) == 0:
 		wrongSecret(w, client)
-	case form.Get("client_assertion") == "" && app.SecretExpired:
+		return
+	case app.SecretExpired:
 		expiredSecret(w, client)
-	case !isDefault || l.audience != "" && strings.TrimRight(resource, "/") != strings.TrimRight(l.audience, "/"):
-		wrongResource(w, scope)
-	default:
-		token, lifetime := l.grant(app.ClientID)
-		seconds := int(lifetime / time.Second)
-		Fault{}.write(w, http.StatusOK, []byte(marshal(map[string]any{
-			"token_type": "Bearer", "expires_in": seconds, "ext_expires_in": seconds, "access_token": token,
-		})))
+		return
 	}
+	if !l.serves(resource, isDefault) {
+		wrongResource(w, scope)
+		return
+	}
+	token, lifetime := l.grant(app.ClientID)
+	seconds := int(lifetime / time.Second)
+	Fault{}.write(w, http.StatusOK, []byte(marshal(map[string]any{
+		"token_type": "Bearer", "expires_in": seconds, "ext_expires_in": seconds, "access_token": token,
+	})))
+}
+
+// serves reports whether tokens are given for a resource; whole is false for
+// a scope that is none.
+func (l *Login) serves(resource string, whole bool) bool {
+	return whole && (l.audience == "" || strings.TrimRight(resource, "/") == strings.TrimRight(l.audience, "/"))
 }
 
 func (l *Login) grant(principal string) (string, time.Duration) {

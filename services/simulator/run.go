@@ -3,6 +3,7 @@ package simulator
 import (
 	"context"
 	"errors"
+	"os"
 	"path/filepath"
 	"time"
 )
@@ -11,7 +12,8 @@ import (
 const closeTime = 5 * time.Second
 
 // Run runs a simulator until ctx ends, which is no error. If dir is not "" it
-// writes the configuration and certificates there, see WriteConfig, and keeps
+// writes the configuration and certificates there, see WriteConfig (with
+// Options.Absolute it takes the configuration away at the end), and keeps
 // the certificate authorities in dir/authority over a restart.
 func Run(ctx context.Context, o Options, dir string) (err error) {
 	if dir != "" && o.AuthorityDir == "" {
@@ -32,6 +34,10 @@ func Run(ctx context.Context, o Options, dir string) (err error) {
 	if dir != "" {
 		if err := s.WriteConfig(dir); err != nil {
 			return err
+		}
+		if o.Absolute {
+			// Other programs find it by this name alone, and it means nothing without the simulator.
+			defer os.Remove(filepath.Join(dir, configFile)) //nolint:errcheck // found again, it leads nowhere
 		}
 	}
 	s.opts.Logger.Info("simulator is ready", "azure", s.AzureURL(), "devo", s.Devo.Addr(), "control", s.ControlURL(), "dir", dir)

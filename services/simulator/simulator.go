@@ -31,6 +31,12 @@ type Options struct {
 	// AuthorityDir keeps the certificate authorities over a restart; without
 	// it they are made anew each time.
 	AuthorityDir string
+	// Absolute makes the written configuration name certificates by their full paths, for a collector whose
+	// working directory is another one.
+	Absolute bool
+	// BusUser and BusPassword, if not "", go into the written configuration: the collector's user at a
+	// nats-server whose address the collector is told otherwise.
+	BusUser, BusPassword string
 	// PlainDevo makes the Devo endpoint speak TCP without TLS.
 	PlainDevo bool
 

@@ -41,6 +41,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags.IntVar(&o.Backfill, "backfill", 0, "alerts of the last hour that are there at start")
 	flags.IntVar(&o.Quota.Limit, "quota", o.Quota.Limit, "queries in 5 s, 0 for any number")
 	dir := flags.String("dir", "", "`folder` to write config.yaml and certs/ to")
+	flags.BoolVar(&o.Absolute, "absolute", false, "name certificates in config.yaml by their full paths, and remove it at the end: for a collector that works in another folder")
+	flags.StringVar(&o.BusUser, "bus-user", "", "the collector's `user` at a nats-server, for config.yaml")
+	flags.StringVar(&o.BusPassword, "bus-password", "", "that user's `password`")
 	show := flags.Bool("version", false, "print the version and exit")
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
 		return 0
