@@ -172,7 +172,10 @@ func TestHealth(t *testing.T) {
 		expect("removed", 200, "input: ok\n")
 		register("input", nil)
 	}
-	if status, _ := get(t, tel, "/debug/pprof/"); status != http.StatusNotFound {
+	if status, text := get(t, tel, "/debug/pprof/goroutine?debug=1"); status != http.StatusOK || !strings.Contains(text, "goroutine profile:") {
+		t.Errorf("the stacks: %d %.100q", status, text)
+	}
+	if status, _ := get(t, tel, "/debug/vars"); status != http.StatusNotFound {
 		t.Errorf("an unknown page answers %d", status)
 	}
 }
