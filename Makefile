@@ -6,13 +6,14 @@ COMMIT   ?= $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
 LDFLAGS  := -s -w -X defenderiot/pkg/telemetry.version=$(VERSION) -X defenderiot/pkg/telemetry.commit=$(COMMIT) \
             -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 FUZZTIME ?= 10s
+IMAGE_TAG ?= latest
 # The version is stamped by LDFLAGS; asking git once more for each program fails in a checkout of another user.
 export GOFLAGS := $(GOFLAGS) -buildvcs=false
 
 # What the compiler optimises for: where the programs spent their time in the benchmark.
 PROFILE  := services/collector/cmd/bench/programs.pprof
 
-.PHONY: build test race lint fuzz bench profile e2e demo clean
+.PHONY: build test race lint fuzz bench profile e2e receivers-test demo images compose-test clean
 
 ## build: static binaries in bin/
 build:
@@ -56,9 +57,23 @@ profile: build
 e2e:
 	@go test -tags e2e -timeout 15m -count 1 ./services/collector/e2e
 
+## receivers-test: delivery into rsyslog and syslog-ng of Debian, unpacked into bin/receivers
+receivers-test:
+	@deploy/test/receivers-install.sh bin/receivers
+	@RECEIVERS_DIR=$(CURDIR)/bin/receivers go test -tags receivers -timeout 15m -count 1 -v ./services/collector/e2e/receivers
+
 ## demo: the whole pipeline against the built-in simulator; ctrl-c stops
 demo: build
 	@bin/collector demo
+
+## images: the container images of all programs, by docker
+images:
+	@for p in $(PROGRAMS); do docker build -q -f deploy/Dockerfile --target $$p -t defender-iot-collector/$$p:$(IMAGE_TAG) \
+	  --build-arg VERSION=$(VERSION) --build-arg COMMIT=$(COMMIT) . || exit 1; done
+
+## compose-test: docker-compose.yml and the images on this machine's engine; removes everything it made
+compose-test:
+	@deploy/test/compose/run.sh
 
 clean:
 	@rm -rf bin

@@ -78,7 +78,7 @@ func Start(s Settings) (*Server, error) {
 	}
 	if err := os.MkdirAll(s.Dir, 0o700); err != nil {
 		return nil, fault.WithHint(fmt.Errorf("state folder of the bus: %w", err),
-			fmt.Sprintf("make the folder writable for uid %d, for example: chown -R %d %s", os.Getuid(), os.Getuid(), s.Dir))
+			fmt.Sprintf("make the folder writable for uid %d, for example: chown -R %d %s", os.Getuid(), os.Getuid(), existing(s.Dir)))
 	}
 	lock := flock.New(filepath.Join(s.Dir, lockFile), flock.SetPermissions(0o600))
 	locked, err := lock.TryLock()
@@ -105,6 +105,17 @@ func Start(s Settings) (*Server, error) {
 		return nil, err
 	}
 	return srv, nil
+}
+
+// existing is dir or the nearest folder above it that is there: the one whose owner has to change. What cannot be
+// looked at may be missing, so the folder that hides it is the one.
+func existing(dir string) string {
+	for {
+		if _, err := os.Stat(dir); err == nil || dir == filepath.Dir(dir) {
+			return dir
+		}
+		dir = filepath.Dir(dir)
+	}
 }
 
 func start(s Settings, host string, port int) (*Server, error) {

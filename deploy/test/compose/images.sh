@@ -1,0 +1,85 @@
+#!/usr/bin/env bash
+# Stands in for the two images that the product takes from a registry, for a machine without one: golang from the Go
+# toolchain that is installed here, and nats from nats-server's module. FOR TESTS ONLY: both carry the label
+# test-only=true and are not what a registry holds under these names.
+#
+#   images.sh make FOLDER     makes those that are not there, in FOLDER, and notes their names in FOLDER/made
+#   images.sh remove FOLDER   removes those
+set -euo pipefail
+root=$(cd "$(dirname "$0")/../../.." && pwd)
+folder=${2:?folder}
+export DOCKER_BUILDKIT=0
+golang=golang:1.26
+nats=$(sed -n 's/^ *image: \(nats:.*\)/\1/p' "$root/docker-compose.yml")
+
+# take FILE... copies programs and the libraries that they load into the current folder, under the same paths.
+take() {
+  local f
+  for f in "$@"; do
+    printf '%s\n' "$f"
+    ldd "$f" 2>/dev/null | grep -o '/[^ ]*' || true
+  done | sort -u | while read -r f; do
+    mkdir -p ".$(dirname "$f")"
+    cp -L "$f" ".$f"
+  done
+}
+
+make_golang() {
+  local goroot p
+  goroot=$(go env GOROOT)
+  mkdir -p golang/{tmp,root,etc/ssl/certs,bin,usr/local} && cd golang
+  for p in sh mkdir ln cp rm make gofmt env; do
+    p=$(command -v "$p" || true)
+    [ -n "$p" ] && [ -x "$p" ] && case $p in "$goroot"/*) ;; *) take "$p"; echo "$p" ;; esac
+  done >programs
+  # One folder on the PATH for all of them, wherever they are here.
+  while read -r p; do [ -e "bin/${p##*/}" ] || ln -s "$p" "bin/${p##*/}"; done <programs
+  cp -L "${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}" etc/ssl/certs/ca-certificates.crt
+  # Without the tests: half of the size.
+  (cd "$goroot" && tar --exclude=./test --exclude=./doc --exclude=./api --exclude=testdata -cf - .) | (mkdir usr/local/go && tar -xf - -C usr/local/go)
+  # Modules that are here already need not come over the network again.
+  local modules
+  modules=$(go env GOMODCACHE)/cache/download
+  [ ! -d "$modules" ] || { mkdir -p go/pkg/mod/cache && cp -r "$modules" go/pkg/mod/cache/; }
+  cat >Dockerfile <<'F'
+FROM scratch
+LABEL test-only=true
+COPY . /
+ENV PATH=/usr/local/go/bin:/bin HOME=/root GOPATH=/go GOTOOLCHAIN=local CGO_ENABLED=0
+F
+  docker build -q -t "$golang" . >/dev/null
+}
+
+make_nats() {
+  mkdir -p nats/{data,etc/nats} && cd nats
+  (cd "$root/pkg" && CGO_ENABLED=0 go build -trimpath -o "$OLDPWD/nats-server" github.com/nats-io/nats-server/v2)
+  # The image in the registry has a wget, for health checks.
+  CGO_ENABLED=0 go build -trimpath -o wget "$root/deploy/test/compose/wget.go"
+  cat >Dockerfile <<'F'
+FROM scratch
+LABEL test-only=true
+COPY nats-server wget /bin/
+ENV PATH=/bin
+CMD ["nats-server"]
+F
+  docker build -q -t "$nats" . >/dev/null
+}
+
+case $1 in
+make)
+  mkdir -p "$folder"
+  for image in golang nats; do
+    name=${!image}
+    docker image inspect "$name" >/dev/null 2>&1 && continue
+    echo "$name" >>"$folder/made"
+    (cd "$folder" && "make_$image")
+    echo "made $name, for tests only"
+  done
+  ;;
+remove)
+  # What builds from these left behind carries their label.
+  [ ! -e "$folder/made" ] || docker images -q --filter dangling=true --filter label=test-only=true | sort -u | xargs -r docker rmi -f >/dev/null 2>&1 || true
+  [ ! -e "$folder/made" ] || while read -r name; do docker rmi -f "$name" >/dev/null 2>&1 || true; done <"$folder/made"
+  ;;
+*) exit 2 ;;
+esac
