@@ -76,11 +76,7 @@ func (s *shaper) again(written string) func() (string, error) {
 	env := s.env
 	return func() (string, error) {
 		var missing error
-		text := reference.ReplaceAllStringFunc(written, func(match string) string {
-			if match == "$${" {
-				return "${"
-			}
-			name := match[2 : len(match)-1]
+		text := substitute(written, func(name string) string {
 			text, ok := env(name)
 			if !ok {
 				missing = fmt.Errorf("the environment variable %s is not set", name)

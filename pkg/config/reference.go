@@ -21,6 +21,16 @@ var (
 	variable  = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 )
 
+// substitute replaces each ${NAME} by what value says of NAME, and $${ by ${.
+func substitute(text string, value func(name string) string) string {
+	return reference.ReplaceAllStringFunc(text, func(match string) string {
+		if match == "$${" {
+			return "${"
+		}
+		return value(match[2 : len(match)-1])
+	})
+}
+
 // expand replaces each ${NAME} in a scalar by the environment variable. A scalar without quotes gets
 // the type of what it becomes, so that `port: ${PORT}` is a number. What a variable holds is not
 // expanded again.
@@ -28,11 +38,7 @@ func (s *shaper) expand(v *value) {
 	if !strings.Contains(v.text, "${") {
 		return
 	}
-	text := reference.ReplaceAllStringFunc(v.text, func(match string) string {
-		if match == "$${" {
-			return "${"
-		}
-		name := match[2 : len(match)-1]
+	text := substitute(v.text, func(name string) string {
 		if !variable.MatchString(name) {
 			s.fail(v, codeStructure, "${…} does not hold the name of an environment variable (letters, digits and _); write $${ for ${ itself")
 			return ""

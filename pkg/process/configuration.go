@@ -60,15 +60,17 @@ func AwaitConfiguration(path string, w io.Writer) error {
 
 // restartOnChange returns a context that ends when the configuration file has changed and is valid, if
 // $CONFIG_CHANGE asks for that; a changed file that is wrong is told once, and the program goes on with what it
-// has. stop ends the watching.
+// has. stop ends the watching and returns when nothing of it runs any more.
 func restartOnChange(ctx context.Context, path string, every time.Duration, logger *slog.Logger) (watched context.Context, stop func()) {
-	watched, stop = context.WithCancel(ctx)
+	watched, cancel := context.WithCancel(ctx)
 	if os.Getenv(watchVariable) != watchExit {
-		return watched, stop
+		return watched, cancel
 	}
 	o := config.Options{Path: path}
 	last := fingerprint(o)
+	done := make(chan struct{})
 	go func() {
+		defer close(done)
 		for {
 			select {
 			case <-watched.Done():
@@ -83,13 +85,16 @@ func restartOnChange(ctx context.Context, path string, every time.Duration, logg
 			_, _, err := config.Load(o)
 			if err == nil {
 				logger.Info("the configuration has changed; this program stops, to be started again with it")
-				stop()
+				cancel()
 				return
 			}
 			logger.Error("the configuration has changed and is wrong; the program goes on with the one that it has", "error", err, "hint", fault.Hint(err))
 		}
 	}()
-	return watched, stop
+	return watched, func() {
+		cancel()
+		<-done
+	}
 }
 
 // unlessRestart is err, or nil if a service ended only because its configuration has changed: its own context

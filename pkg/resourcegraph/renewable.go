@@ -29,6 +29,17 @@ type source struct {
 	clean  cleaner
 }
 
+// make reads what the credential is made of and makes it.
+func (s source) make() (opened, [32]byte, error) {
+	m, err := s.read()
+	if err != nil {
+		return opened{}, m.print, err
+	}
+	s.clean.know(m.secret, m.password)
+	cred, err := s.open(m)
+	return cred, m.print, err
+}
+
 // renewable is a credential that can be replaced under the pipeline, for two reasons. What it is made of may
 // have been replaced: that is looked at before each token. And a token may have been answered with 401:
 // the SDK forgets that one, but MSAL's cache inside the credential object keeps handing it out until it
@@ -45,16 +56,11 @@ type renewable struct {
 }
 
 func newRenewable(s source) (*renewable, error) {
-	m, err := s.read()
+	first, print, err := s.make()
 	if err != nil {
 		return nil, err
 	}
-	s.clean.know(m.secret, m.password)
-	first, err := s.open(m)
-	if err != nil {
-		return nil, err
-	}
-	return &renewable{source: s, current: first, print: m.print}, nil
+	return &renewable{source: s, current: first, print: print}, nil
 }
 
 // GetToken implements azcore.TokenCredential.
@@ -125,18 +131,13 @@ func (r *renewable) renew(seen int) error {
 	if r.age != seen {
 		return nil
 	}
-	m, err := r.read()
-	if err != nil {
-		return &tokenError{err}
-	}
-	r.clean.know(m.secret, m.password)
-	next, err := r.open(m)
+	next, print, err := r.make()
 	if err != nil {
 		return &tokenError{err}
 	}
 	if c, ok := r.current.TokenCredential.(*chain); ok {
 		r.shared = c.used() == "ManagedIdentityCredential"
 	}
-	r.current, r.print, r.age, r.anew = next, m.print, r.age+1, true
+	r.current, r.print, r.age, r.anew = next, print, r.age+1, true
 	return nil
 }

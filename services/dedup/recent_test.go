@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"testing"
 
+	"defenderiot/pkg/seen"
 	"defenderiot/proto"
 )
 
@@ -40,10 +41,11 @@ func TestRecent(t *testing.T) {
 	count("long after it", sightings(0, 10), 5)
 
 	// The memory is bounded, and the newest stay.
+	const recentKeys = 2 * seen.Keep
 	for i := range 3 {
 		r.note(sightings(1000+i*recentKeys, recentKeys))
 	}
-	if n := len(r.newer) + len(r.older); n > recentKeys {
+	if n := r.claimed.Len(); n > recentKeys {
 		t.Errorf("%d keys are kept, at most %d may be", n, recentKeys)
 	}
 	count("just noted", sightings(1000+3*recentKeys-100, 100), 100)

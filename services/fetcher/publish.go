@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
 	"time"
 
 	"defenderiot/pkg/bus"
@@ -87,7 +86,7 @@ func (s *session) publish(ctx context.Context, p *pull, page *resourcegraph.Page
 	}
 	// Only now are they safe, and only now may another read leave them out.
 	for _, o := range fresh {
-		s.recent.add(o.hash)
+		s.recent.Add(hashKey(o.hash))
 	}
 	p.sent.Add(sent)
 	s.metrics.fresh.Add(ctx, sent, s.metrics.labels)
@@ -137,7 +136,7 @@ func (s *session) unsettled(ctx context.Context, rows []outgoing) ([]outgoing, e
 	onPage := make(map[string]bool, len(rows))
 	subjects := make([]string, 0, len(rows))
 	for _, o := range rows {
-		if onPage[o.hash] || s.recent.has(o.hash) {
+		if onPage[o.hash] || s.recent.Has(hashKey(o.hash)) {
 			continue
 		}
 		onPage[o.hash] = true
@@ -258,14 +257,14 @@ func (s *session) letter(row *resourcegraph.Row, reason error) (d proto.DeadLett
 // bury stores a dead letter, once in this session however often the row is read again.
 func (s *session) bury(ctx context.Context, d proto.DeadLetter) error {
 	name := proto.HashIdentity(d.MsgID())
-	if s.recent.has(name) {
+	if s.recent.Has(hashKey(name)) {
 		return nil
 	}
 	err := s.withRoom(ctx, proto.StreamDead, func() error { return s.bus.DeadLetter(ctx, d) })
 	if err != nil {
 		return fmt.Errorf("dead letter of %q: %w", d.AlertID, err)
 	}
-	s.recent.add(name)
+	s.recent.Add(hashKey(name))
 	s.metrics.dead.Add(ctx, 1, s.metrics.labels)
 	s.logger.Warn("a row cannot be published and went to the dead letters (stream DEAD)", "alert_id", d.AlertID, "reason", d.Reason)
 	return nil
@@ -329,35 +328,8 @@ func claimsOf(s proto.Source, generation uint64) claims {
 
 func (c claims) subject(hash string) string { return c.prefix + hash }
 
-// recent remembers hashes of rows that RAW has acknowledged in this session, so that the overlap is not
-// stored again and again while dedup waits. It holds between remembered and twice as many (about 5 MiB);
-// forgetting one costs a duplicate in RAW. The zero value is ready; it is safe for concurrent use.
-type recent struct {
-	mu       sync.Mutex
-	new, old map[[22]byte]struct{}
-}
-
-const remembered = 1 << 16
-
-func recentKey(hash string) (k [22]byte) {
+// hashKey is a hash without a pointer, for a set of many.
+func hashKey(hash string) (k [22]byte) {
 	copy(k[:], hash)
 	return k
-}
-
-func (r *recent) has(hash string) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	k := recentKey(hash)
-	_, young := r.new[k]
-	_, old := r.old[k]
-	return young || old
-}
-
-func (r *recent) add(hash string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.new == nil || len(r.new) >= remembered {
-		r.old, r.new = r.new, make(map[[22]byte]struct{})
-	}
-	r.new[recentKey(hash)] = struct{}{}
 }

@@ -13,6 +13,7 @@ import (
 
 	"defenderiot/pkg/fault"
 	"defenderiot/pkg/faultpoint"
+	"defenderiot/pkg/seen"
 	"defenderiot/proto"
 )
 
@@ -29,7 +30,9 @@ type session struct {
 	floor      time.Time
 	rawSubject string
 	claims     claims
-	recent     recent
+	// recent are hashes of rows that RAW has acknowledged in this session, about 5 MiB of them, so that the overlap
+	// is not stored again and again while dedup waits. Forgetting one costs a duplicate in RAW.
+	recent seen.Set[[22]byte]
 
 	// Once a pull has gone through the lookback may start; before, both would read the same rows.
 	firstPull     chan struct{}

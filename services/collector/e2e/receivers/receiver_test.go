@@ -23,7 +23,7 @@ type kind struct {
 	name    string
 	folder  string // in receiversDir
 	program string
-	library string // folders of its own libraries and modules
+	shared  string // folders of its own libraries and modules
 	modules string
 	config  *template.Template
 	args    func(r *receiver, modules string) []string
@@ -62,7 +62,7 @@ var kinds = []kind{
 	rsyslog("rsyslog with GnuTLS", "gtls"),
 	rsyslog("rsyslog with OpenSSL", "ossl"),
 	{
-		name: "syslog-ng", folder: "syslog-ng", program: "usr/sbin/syslog-ng", library: "usr/lib/syslog-ng", modules: "usr/lib/syslog-ng/3.38",
+		name: "syslog-ng", folder: "syslog-ng", program: "usr/sbin/syslog-ng", shared: "usr/lib/syslog-ng", modules: "usr/lib/syslog-ng/3.38",
 		config: template.Must(template.New("").Parse(syslogNGConfig)),
 		args: func(r *receiver, modules string) []string {
 			in := func(name string) string { return filepath.Join(r.dir, name) }
@@ -74,7 +74,7 @@ var kinds = []kind{
 
 func rsyslog(name, driver string) kind {
 	return kind{
-		name: name, folder: "rsyslog", program: "usr/sbin/rsyslogd", library: "usr/lib/rsyslog", modules: "usr/lib/*/rsyslog",
+		name: name, folder: "rsyslog", program: "usr/sbin/rsyslogd", shared: "usr/lib/rsyslog", modules: "usr/lib/*/rsyslog",
 		config: template.Must(template.New("").Parse(strings.ReplaceAll(rsyslogConfig, "{{.Driver}}", driver))),
 		args: func(r *receiver, modules string) []string {
 			return []string{"-n", "-f", filepath.Join(r.dir, "receiver.conf"), "-i", filepath.Join(r.dir, "pid"), "-M", modules}
@@ -144,7 +144,7 @@ func (r *receiver) run() {
 	}
 	_ = os.Remove(filepath.Join(r.dir, "pid")) // of a run that was killed
 	root := filepath.Join(receiversDir, r.kind.folder, "root")
-	libraries := []string{filepath.Join(root, r.kind.library)}
+	libraries := []string{filepath.Join(root, r.kind.shared)}
 	for _, pattern := range []string{"usr/lib/*-linux-gnu*", "lib/*-linux-gnu*"} {
 		found, _ := filepath.Glob(filepath.Join(root, pattern)) // the pattern is sound
 		libraries = append(libraries, found...)
