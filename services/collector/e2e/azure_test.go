@@ -49,16 +49,16 @@ func TestAzureFails(t *testing.T) {
 			w.sim.Login.SetApp(simulator.App{ClientID: simulator.ClientID, Secret: simulator.ClientSecret})
 		}, []string{"SetupError [CODE:0101] reason: Failed to fetch OAuth token from", "AADSTS7000215", "client_secret is wrong"}},
 	} {
-		before := len(p.log.lines("ERROR", tt.texts[0]))
+		before := len(p.Log.Lines("ERROR", tt.texts[0]))
 		tt.fail()
-		eventually(t, tt.name+" to be logged", func() bool { return len(p.log.lines(append(tt.texts, "ERROR")...)) > before })
-		if lines := p.log.lines("ERROR", tt.texts[0]); len(lines) != before+1 {
+		eventually(t, tt.name+" to be logged", func() bool { return len(p.Log.Lines(append(tt.texts, "ERROR")...)) > before })
+		if lines := p.Log.Lines("ERROR", tt.texts[0]); len(lines) != before+1 {
 			t.Errorf("%s: %d lines, want 1:\n%v", tt.name, len(lines)-before, lines[before:])
 		}
 		tt.mend()
 		slowest = max(slowest, w.flows())
 	}
-	if strings.Contains(p.log.String(), simulator.ClientSecret) {
+	if strings.Contains(p.Log.String(), simulator.ClientSecret) {
 		t.Error("the client secret stands in the log")
 	}
 	end()
@@ -93,7 +93,7 @@ func TestSetupFails(t *testing.T) {
 			p.says(append(tt.texts, "ERROR")...)
 			tt.mend(w)
 			recovered := w.flows()
-			if lines := p.log.lines("ERROR"); len(lines) != 1 {
+			if lines := p.Log.Lines("ERROR"); len(lines) != 1 {
 				t.Errorf("%d error lines, want 1:\n%v", len(lines), lines)
 			}
 			w.healthy(p, recovered)
@@ -116,7 +116,7 @@ func TestTokensExpire(t *testing.T) {
 	}
 	end()
 	w.healthy(p, 0)
-	if lines := p.log.lines("ERROR"); len(lines) > 0 {
+	if lines := p.Log.Lines("ERROR"); len(lines) > 0 {
 		t.Errorf("errors about tokens that expired: %v", lines)
 	}
 }

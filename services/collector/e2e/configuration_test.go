@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"defenderiot/services/collector/e2e/internal/child"
 	"defenderiot/services/simulator"
 )
 
@@ -36,8 +37,8 @@ func TestBadConfiguration(t *testing.T) {
 				{fetcherProgram}, {dedupProgram}, {senderProgram},
 			} {
 				p := w.start(command[0], command[1:]...)
-				if code := p.exit(patience); code != 255 || !want.MatchString(p.log.String()) {
-					t.Errorf("%v: exit %d, want 255 with %s:\n%s", command, code, tt.want, p.log.String())
+				if code := p.Exit(patience); code != 255 || !want.MatchString(p.Log.String()) {
+					t.Errorf("%v: exit %d, want 255 with %s:\n%s", command, code, tt.want, p.Log.String())
 				}
 			}
 			w.untouched()
@@ -47,8 +48,8 @@ func TestBadConfiguration(t *testing.T) {
 		t.Parallel()
 		w := newWorld(t, simulator.Options{})
 		p := output(t, w.dir, collectorProgram, "run", "--config", "other.yaml")
-		if p.code() != 255 || !strings.Contains(p.log.String(), "other.yaml") {
-			t.Errorf("exit %d:\n%s", p.code(), p.log.String())
+		if p.Code() != 255 || !strings.Contains(p.Log.String(), "other.yaml") {
+			t.Errorf("exit %d:\n%s", p.Code(), p.Log.String())
 		}
 		w.untouched()
 	})
@@ -90,8 +91,8 @@ func TestCheck(t *testing.T) {
 			}
 			for _, arguments := range [][]string{{"check"}, {"--validate"}} {
 				p := w.start(collectorProgram, arguments...)
-				if got := p.exit(patience); got != code || !all(p.log.String(), tt.texts) {
-					t.Errorf("%v: exit %d, want %d with %q:\n%s%s", arguments, got, code, tt.texts, p.stdout.String(), p.log.String())
+				if got := p.Exit(patience); got != code || !child.All(p.Log.String(), tt.texts) {
+					t.Errorf("%v: exit %d, want %d with %q:\n%s%s", arguments, got, code, tt.texts, p.Stdout.String(), p.Log.String())
 				}
 			}
 			p := w.start(collectorProgram, "check", "--json")
@@ -102,11 +103,11 @@ func TestCheck(t *testing.T) {
 					Passed *bool  `json:"passed"`
 				} `json:"steps"`
 			}
-			if got := p.exit(patience); got != code {
+			if got := p.Exit(patience); got != code {
 				t.Errorf("check --json: exit %d, want %d", got, code)
 			}
-			if err := json.Unmarshal([]byte(p.stdout.String()), &report); err != nil || report.Passed == nil || *report.Passed != passed || len(report.Steps) < 3 {
-				t.Errorf("check --json: %v:\n%s", err, p.stdout.String())
+			if err := json.Unmarshal([]byte(p.Stdout.String()), &report); err != nil || report.Passed == nil || *report.Passed != passed || len(report.Steps) < 3 {
+				t.Errorf("check --json: %v:\n%s", err, p.Stdout.String())
 			}
 		})
 	}
@@ -127,8 +128,8 @@ func TestSchemaAndVersion(t *testing.T) {
 		Schema     string         `json:"$schema"`
 		Properties map[string]any `json:"properties"`
 	}
-	if err := json.Unmarshal([]byte(p.stdout.String()), &schema); err != nil || p.code() != 0 {
-		t.Errorf("collector schema: exit %d, %v", p.code(), err)
+	if err := json.Unmarshal([]byte(p.Stdout.String()), &schema); err != nil || p.Code() != 0 {
+		t.Errorf("collector schema: exit %d, %v", p.Code(), err)
 	}
 	for _, section := range []string{"globals", "outputs", "inputs", "bus", "telemetry"} {
 		if schema.Properties[section] == nil {
@@ -137,11 +138,11 @@ func TestSchemaAndVersion(t *testing.T) {
 	}
 	form := regexp.MustCompile(`\bcommit \S+, go1\.\d+`)
 	for _, name := range []string{collectorProgram, fetcherProgram, dedupProgram, senderProgram, simulatorProgram} {
-		if p := output(t, dir, name, "--version"); p.code() != 0 || !form.MatchString(p.stdout.String()) {
-			t.Errorf("%s --version: exit %d, %q", name, p.code(), p.stdout.String()+p.log.String())
+		if p := output(t, dir, name, "--version"); p.Code() != 0 || !form.MatchString(p.Stdout.String()) {
+			t.Errorf("%s --version: exit %d, %q", name, p.Code(), p.Stdout.String()+p.Log.String())
 		}
 	}
-	if p := output(t, dir, collectorProgram, "no-such-command"); p.code() != 1 || p.log.String() == "" {
-		t.Errorf("an unknown command: exit %d, %q", p.code(), p.log.String())
+	if p := output(t, dir, collectorProgram, "no-such-command"); p.Code() != 1 || p.Log.String() == "" {
+		t.Errorf("an unknown command: exit %d, %q", p.Code(), p.Log.String())
 	}
 }

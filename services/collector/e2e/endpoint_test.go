@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"defenderiot/services/collector/e2e/internal/child"
 	"defenderiot/services/simulator"
 )
 
@@ -82,8 +83,8 @@ func (w *world) back() {
 func (w *world) healthy(p *program, recovered time.Duration) account {
 	w.t.Helper()
 	a := w.settle(recovered)
-	if !p.running() {
-		w.t.Errorf("%s did not survive", p.name)
+	if !p.Running() {
+		w.t.Errorf("%s did not survive", p.Name)
 		return a
 	}
 	p.stop()
@@ -100,7 +101,7 @@ func TestEndpointAway(t *testing.T) {
 	var slowest time.Duration
 	for round := range 2 {
 		eventually(t, "the trouble to be told", func() bool {
-			return len(p.log.lines("ERROR", "delivery to "+outputName, "hint=", "refused")) == round+1
+			return len(p.Log.Lines("ERROR", "delivery to "+outputName, "hint=", "refused")) == round+1
 		})
 		// Long enough for several backoffs, whose waits grow to 5 s.
 		time.Sleep(12 * time.Second)
@@ -108,7 +109,7 @@ func TestEndpointAway(t *testing.T) {
 		w.back()
 		slowest = max(slowest, w.flows())
 		eventually(t, "the mend to be told", func() bool {
-			return len(p.log.lines("delivery to "+outputName, "works again")) == round+1
+			return len(p.Log.Lines("delivery to "+outputName, "works again")) == round+1
 		})
 		if round == 0 {
 			w.add(2000)
@@ -124,7 +125,7 @@ func TestEndpointAway(t *testing.T) {
 // quiet demands that a failure that repeats is not logged again and again.
 func (w *world) quiet(p *program, most int) {
 	w.t.Helper()
-	if lines := p.log.lines("ERROR", "delivery to "+outputName); len(lines) > most {
+	if lines := p.Log.Lines("ERROR", "delivery to "+outputName); len(lines) > most {
 		w.t.Errorf("%d lines about one failure, want at most %d:\n%v", len(lines), most, lines)
 	}
 }
@@ -159,12 +160,12 @@ func TestEndpointCertificates(t *testing.T) {
 			tt.fail()
 		}
 		line := p.says("ERROR", "delivery to "+outputName, tt.line)
-		if !all(line, []string{"hint=", tt.remedy}) {
+		if !child.All(line, []string{"hint=", tt.remedy}) {
 			t.Errorf("%s: no remedy %q in %s", tt.name, tt.remedy, line)
 		}
 		before := w.sim.Devo.Stats().Refused
 		eventually(t, "further tries", func() bool { return w.sim.Devo.Stats().Refused >= before+4 })
-		if lines := p.log.lines("ERROR", "delivery to "+outputName, tt.line); len(lines) != 1 {
+		if lines := p.Log.Lines("ERROR", "delivery to "+outputName, tt.line); len(lines) != 1 {
 			t.Errorf("%s: %d lines, want 1:\n%v", tt.name, len(lines), lines)
 		}
 		tt.mend()
@@ -174,7 +175,7 @@ func TestEndpointCertificates(t *testing.T) {
 	p.says("delivery to "+outputName, "works again")
 	end()
 	w.healthy(p, slowest)
-	if lines := p.log.lines("ERROR"); len(lines) > 6 {
+	if lines := p.Log.Lines("ERROR"); len(lines) > 6 {
 		t.Errorf("%d error lines for 3 failures:\n%v", len(lines), lines)
 	}
 }

@@ -33,7 +33,7 @@ func TestKilledBetweenDurableSteps(t *testing.T) {
 		w.killAt(point, 1+i%3)
 		p := start(t, w.dir, killableProgram, nil, "run", "--config", "config.yaml")
 		slowest = max(slowest, w.flows())
-		p.kill() // anywhere
+		p.Kill() // anywhere
 		w.breaks++
 	}
 	p := w.run()

@@ -79,15 +79,15 @@ func connection(t *testing.T, dir string) {
 func (w *world) refusesASecond(first *program) {
 	w.t.Helper()
 	second := w.run()
-	if code := second.exit(patience); code != 1 {
+	if code := second.Exit(patience); code != 1 {
 		w.t.Errorf("a second collector on the same folder ended with %d, want 1", code)
 	}
-	for _, text := range []string{"in use by another collector", fmt.Sprintf("pid %d", first.cmd.Process.Pid), "hint: "} {
-		if !strings.Contains(second.log.String(), text) {
-			w.t.Errorf("the second collector says nothing of %q:\n%s", text, second.log.String())
+	for _, text := range []string{"in use by another collector", fmt.Sprintf("pid %d", first.Cmd.Process.Pid), "hint: "} {
+		if !strings.Contains(second.Log.String(), text) {
+			w.t.Errorf("the second collector says nothing of %q:\n%s", text, second.Log.String())
 		}
 	}
-	if !first.running() {
+	if !first.Running() {
 		w.t.Error("the first collector did not survive the second")
 	}
 }
@@ -186,7 +186,7 @@ func checkFrame(frame, host string, rows map[string]bool) (problem string) {
 func (w *world) unreachable() {
 	w.t.Helper()
 	p := output(w.t, w.dir, collectorProgram, "status", "--json", "--config", "config.yaml")
-	if p.code() != 1 || !strings.Contains(p.log.String(), "no collector is running") || !strings.Contains(p.log.String(), "hint: ") {
-		w.t.Errorf("status without a collector: exit %d, %s", p.code(), p.log.String())
+	if p.Code() != 1 || !strings.Contains(p.Log.String(), "no collector is running") || !strings.Contains(p.Log.String(), "hint: ") {
+		w.t.Errorf("status without a collector: exit %d, %s", p.Code(), p.Log.String())
 	}
 }

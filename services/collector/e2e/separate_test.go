@@ -91,12 +91,12 @@ func TestSeparatePrograms(t *testing.T) {
 	nats := server()
 	for _, name := range names {
 		services[name].says("waiting for the bus", "run `collector provision`")
-		if n := len(services[name].log.lines("waiting for the bus")); n > 4 {
+		if n := len(services[name].Log.Lines("waiting for the bus")); n > 4 {
 			t.Errorf("%s said %d times that it waits", name, n)
 		}
 	}
-	if p := w.start(collectorProgram, "provision"); p.exit(patience) != 0 || !strings.Contains(p.stdout.String(), "provisioned") {
-		t.Fatalf("collector provision: exit %d, %s", p.code(), p.log.String())
+	if p := w.start(collectorProgram, "provision"); p.Exit(patience) != 0 || !strings.Contains(p.Stdout.String(), "provisioned") {
+		t.Fatalf("collector provision: exit %d, %s", p.Code(), p.Log.String())
 	}
 	end := w.feed(30)
 	w.flows()
@@ -104,7 +104,7 @@ func TestSeparatePrograms(t *testing.T) {
 
 	var slowest time.Duration
 	for _, name := range names {
-		services[name].kill()
+		services[name].Kill()
 		if strings.HasPrefix(name, senderProgram) {
 			w.breaks++
 			w.flows() // the other one goes on
@@ -112,7 +112,7 @@ func TestSeparatePrograms(t *testing.T) {
 		run(name)
 		slowest = max(slowest, w.flows())
 	}
-	for _, fail := range []func(*program){(*program).stopServer, (*program).kill} {
+	for _, fail := range []func(*program){(*program).stopServer, func(p *program) { p.Kill() }} {
 		fail(nats)
 		w.breaks++
 		nats = server()
@@ -171,5 +171,5 @@ func confirmedBy(t *testing.T, port int) float64 {
 func (p *program) stopServer() {
 	p.t.Helper()
 	p.terminate()
-	p.exit(patience)
+	p.Exit(patience)
 }

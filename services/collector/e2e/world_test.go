@@ -142,13 +142,13 @@ func (w *world) status() status {
 	var s status
 	eventually(w.t, "an answer of collector status", func() bool {
 		p := output(w.t, w.dir, collectorProgram, "status", "--json", "--config", "config.yaml")
-		if p.code() != 0 {
+		if p.Code() != 0 {
 			return false // a server that has just been restarted
 		}
 		s = status{}
-		decoder := json.NewDecoder(strings.NewReader(p.stdout.String()))
+		decoder := json.NewDecoder(strings.NewReader(p.Stdout.String()))
 		if err := decoder.Decode(&s); err != nil {
-			w.t.Fatalf("collector status --json: %v\n%s", err, p.stdout.String())
+			w.t.Fatalf("collector status --json: %v\n%s", err, p.Stdout.String())
 		}
 		return true
 	})

@@ -22,7 +22,7 @@ func TestDelivery(t *testing.T) {
 			p := w.collect()
 			s := w.confirmed()
 			w.stop(p, 0)
-			w.stop(w.receiver.program, 0)
+			w.stop(w.receiver.Program, 0)
 			if a := w.settle(s, 0); a.repeated != 0 || a.resent != 0 {
 				t.Errorf("%d alerts arrived again, %d are counted as possibly resent, although nothing broke", a.repeated, a.resent)
 			}
@@ -44,8 +44,8 @@ func TestReceiverRestarted(t *testing.T) {
 			}
 			for _, sign := range []os.Signal{first, syscall.SIGTERM} {
 				eventually(t, "a third of the alerts to arrive", func() bool { return w.receiver.lines() >= alerts/3 })
-				w.receiver.signal(sign)
-				w.receiver.exit()
+				w.receiver.Signal(sign)
+				w.receiver.Exit(patience)
 				if n := w.receiver.lines(); n >= alerts {
 					t.Fatalf("%d lines had arrived at the restart: it was not in mid-stream", n)
 				}
@@ -53,7 +53,7 @@ func TestReceiverRestarted(t *testing.T) {
 			}
 			s := w.confirmed()
 			w.stop(p, 0)
-			w.stop(w.receiver.program, 0)
+			w.stop(w.receiver.Program, 0)
 			w.settle(s, 2)
 		})
 	}

@@ -9,7 +9,19 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+	"time"
+
+	"defenderiot/services/collector/e2e/internal/child"
 )
+
+// patience bounds every wait. It is long because the machine may be slow and busy; no test measures time.
+const patience = 3 * time.Minute
+
+// eventually waits for a condition; often, because a receiver is to be stopped in mid-stream.
+func eventually(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	child.Eventually(t, what, patience, 10*time.Millisecond, condition)
+}
 
 // collectorProgram is the path of the collector; receiversDir is where receivers-install.sh has unpacked.
 var collectorProgram, receiversDir string

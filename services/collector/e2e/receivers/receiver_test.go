@@ -15,6 +15,7 @@ import (
 	"testing"
 	"text/template"
 
+	"defenderiot/services/collector/e2e/internal/child"
 	"defenderiot/services/simulator"
 )
 
@@ -85,15 +86,15 @@ func rsyslog(name, driver string) kind {
 // receiver is one receiver over all its restarts, on one port. Each run writes a file of its own: a kill
 // in mid-write leaves a line without an end, to which the next run would append.
 type receiver struct {
-	*program // of this run
-	kind     kind
-	t        *testing.T
-	dir      string
-	certs    string
-	port     int
-	runs     int
-	read     int64 // of this run's file
-	count    int   // of the lines in it
+	*child.Program // of this run
+	kind           kind
+	t              *testing.T
+	dir            string
+	certs          string
+	port           int
+	runs           int
+	read           int64 // of this run's file
+	count          int   // of the lines in it
 }
 
 // newReceiver prepares a receiver with a certificate that the collector's chain verifies.
@@ -153,10 +154,10 @@ func (r *receiver) run() {
 	if len(modules) != 1 {
 		r.t.Fatalf("%s: modules %v, want one folder; remove %s and run deploy/test/receivers-install.sh", r.kind.name, modules, root)
 	}
-	r.program = start(r.t, r.dir, filepath.Join(root, r.kind.program), []string{"LD_LIBRARY_PATH=" + strings.Join(libraries, ":")}, r.kind.args(r, modules[0])...)
+	r.Program = child.Start(r.t, r.dir, filepath.Join(root, r.kind.program), []string{"LD_LIBRARY_PATH=" + strings.Join(libraries, ":")}, r.kind.args(r, modules[0])...)
 	eventually(r.t, r.kind.name+" to listen", func() bool {
-		if !r.running() {
-			r.t.Fatalf("%s ended with %d", r.kind.name, r.exit())
+		if !r.Running() {
+			r.t.Fatalf("%s ended with %d", r.kind.name, r.Exit(patience))
 		}
 		conn, err := net.Dial("tcp", address(r.port))
 		if err != nil {

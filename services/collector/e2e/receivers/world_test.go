@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"defenderiot/services/collector/e2e/internal/child"
 	"defenderiot/services/simulator"
 )
 
@@ -99,9 +100,9 @@ func (w *world) configure(outputType string) {
 }
 
 // collect runs the collector.
-func (w *world) collect() *program {
+func (w *world) collect() *child.Program {
 	w.t.Helper()
-	return start(w.t, w.dir, collectorProgram, nil, "run", "--config", "config.yaml")
+	return child.Start(w.t, w.dir, collectorProgram, nil, "run", "--config", "config.yaml")
 }
 
 // status is what the test needs of `collector status --json`.
@@ -118,13 +119,13 @@ func (w *world) confirmed() status {
 	w.t.Helper()
 	var s status
 	eventually(w.t, "all alerts to be confirmed", func() bool {
-		p := start(w.t, w.dir, collectorProgram, nil, "status", "--json", "--config", "config.yaml")
-		if p.exit() != 0 {
+		p := child.Start(w.t, w.dir, collectorProgram, nil, "status", "--json", "--config", "config.yaml")
+		if p.Exit(patience) != 0 {
 			return false
 		}
 		s = status{}
-		if err := json.Unmarshal([]byte(p.stdout.String()), &s); err != nil {
-			w.t.Fatalf("collector status --json: %v\n%s", err, p.stdout.String())
+		if err := json.Unmarshal([]byte(p.Stdout.String()), &s); err != nil {
+			w.t.Fatalf("collector status --json: %v\n%s", err, p.Stdout.String())
 		}
 		o := s.Outputs[outputName]
 		return o.Confirmed+s.DeadLetters >= uint64(len(w.made)) && o.Pending == 0 && o.Unconfirmed == 0
@@ -133,10 +134,10 @@ func (w *world) confirmed() status {
 }
 
 // stop ends a program in order.
-func (w *world) stop(p *program, code int) {
+func (w *world) stop(p *child.Program, code int) {
 	w.t.Helper()
-	p.signal(syscall.SIGTERM)
-	if got := p.exit(); got != code {
-		w.t.Errorf("%s ended with %d after SIGTERM, want %d", p.cmd.Path, got, code)
+	p.Signal(syscall.SIGTERM)
+	if got := p.Exit(patience); got != code {
+		w.t.Errorf("%s ended with %d after SIGTERM, want %d", p.Name, got, code)
 	}
 }
