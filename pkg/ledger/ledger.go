@@ -131,29 +131,31 @@ func (l *Ledger) Begin(ctx context.Context, seqs []uint64) (Verdict, error) {
 	return v, nil
 }
 
-// others reads every record of the output but this process's. It waits until the answer holds this
-// process's record of revision: replicas apply writes in order, so one that has it also has every record
-// that was stored before, in particular those of the process that had the deliveries first.
+// others is every record of the output but this process's.
 func (l *Ledger) others(ctx context.Context, revision uint64) (View, error) {
-	return backoff.Retry(ctx, func() (View, error) {
+	found, err := l.records(ctx, revision)
+	if err != nil {
+		return View{}, err
+	}
+	delete(found, l.key())
+	return merge(found)
+}
+
+// records reads every record of the output. It waits until the answer holds this process's record of
+// revision: replicas apply writes in order, so one that has it also has every record that was stored
+// before, in particular those of the process that had the deliveries first.
+func (l *Ledger) records(ctx context.Context, revision uint64) (map[string]bus.Stored, error) {
+	return backoff.Retry(ctx, func() (map[string]bus.Stored, error) {
 		found, err := l.bus.Lookup(ctx, proto.BucketStream(proto.BucketLedgers), []string{allOf(l.output)})
-		if err != nil {
-			return View{}, err
+		if err == nil && found[l.key()].Sequence < revision {
+			err = errors.New("the replica that answered is behind")
 		}
-		if found[l.key()].Sequence < revision {
-			return View{}, errors.New("the replica that answered is behind")
-		}
-		delete(found, l.key())
-		view, err := merge(found)
-		if err != nil {
-			return View{}, backoff.Permanent(err)
-		}
-		return view, nil
+		return found, err
 	}, backoff.WithBackOff(waits()), backoff.WithMaxElapsedTime(0))
 }
 
-// raise lifts the floor over everything that is confirmed without a gap, and forgets what lies below it.
-// Callers hold mu.
+// raise lifts the floor to that of others and on over everything that is confirmed without a gap, and
+// forgets what lies below it. Callers hold mu.
 func (l *Ledger) raise(others View) {
 	all := others.Confirmed.Clone()
 	all.AddSet(l.own.Confirmed)
@@ -163,13 +165,6 @@ func (l *Ledger) raise(others View) {
 			break
 		}
 		floor = max(floor, r.Last)
-	}
-	l.setFloor(floor)
-}
-
-func (l *Ledger) setFloor(floor uint64) {
-	if floor <= l.own.Floor {
-		return
 	}
 	l.own.Floor = floor
 	below := proto.Range{First: 0, Last: floor}
@@ -225,14 +220,18 @@ func (l *Ledger) SetProof(ctx context.Context, p proto.Proof) error {
 // at or below it was acknowledged after it was confirmed, or exists no more), and takes over the counters of
 // processes that are gone for good.
 func (l *Ledger) Touch(ctx context.Context, ackFloor uint64) error {
-	revision, err := l.commit(ctx, func(own *proto.Ledger) { l.setFloor(ackFloor) })
+	revision, err := l.commit(ctx, func(*proto.Ledger) { l.raise(View{Floor: ackFloor}) })
 	if err != nil {
 		return fmt.Errorf("ledger of output %s: %w", l.output, err)
 	}
-	if _, err := l.others(ctx, revision); err != nil {
-		return err
+	found, err := l.records(ctx, revision)
+	if err == nil {
+		err = l.absorb(ctx, found)
 	}
-	return l.absorb(ctx)
+	if err != nil {
+		return fmt.Errorf("ledger of output %s: %w", l.output, err)
+	}
+	return nil
 }
 
 // commit changes the own record and returns when the change is stored, with the record's revision.

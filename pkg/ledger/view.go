@@ -72,13 +72,8 @@ func merge(found map[string]bus.Stored) (View, error) {
 
 // absorb moves the counters of each process that is gone, and of which nothing is in doubt any more, into
 // the base record and removes its own, both in one atomic batch: no count is lost or taken twice
-// whatever dies in between, and of several processes that try it one succeeds.
-func (l *Ledger) absorb(ctx context.Context) error {
-	stream := proto.BucketStream(proto.BucketLedgers)
-	found, err := l.bus.Lookup(ctx, stream, []string{allOf(l.output)})
-	if err != nil {
-		return err
-	}
+// whatever dies in between, and of several processes that try it one succeeds. found are the records.
+func (l *Ledger) absorb(ctx context.Context, found map[string]bus.Stored) error {
 	baseSubject := proto.BucketSubject(proto.BucketLedgers, proto.LedgerKey(l.output, base))
 	stored, ok := found[baseSubject]
 	if !ok {
@@ -127,7 +122,7 @@ func (l *Ledger) absorb(ctx context.Context) error {
 		return fmt.Errorf("take over the ledger records of %d processes that are gone: %w", len(gone), err)
 	}
 	for _, subject := range gone {
-		if err := l.bus.Purge(ctx, stream, subject); err != nil {
+		if err := l.bus.Purge(ctx, proto.BucketStream(proto.BucketLedgers), subject); err != nil {
 			return err
 		}
 	}

@@ -3,6 +3,7 @@ package process
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -11,6 +12,8 @@ import (
 	"net/url"
 	"path/filepath"
 	"time"
+
+	"github.com/nats-io/nats.go"
 
 	"defenderiot/pkg/bus"
 	"defenderiot/pkg/config"
@@ -54,9 +57,13 @@ func Topology(c *config.Config) bus.Topology {
 
 // WarnIfLazy warns when a single server acknowledges before it has written to disk: then a power failure
 // loses what was acknowledged last. Only the server's monitoring page tells, so it is asked on its usual
-// port; where it does not answer, the warning says that nobody knows.
+// port; where it does not answer, or another server does, an info line says that nobody knows. It takes at most 2 s.
 func WarnIfLazy(ctx context.Context, b *bus.Bus, logger *slog.Logger) {
-	always, err := syncsAlways(ctx, b.Conn().ConnectedUrl())
+	warnIfLazy(ctx, b.Conn(), monitoringPort, logger)
+}
+
+func warnIfLazy(ctx context.Context, conn *nats.Conn, port string, logger *slog.Logger) {
+	always, err := syncsAlways(ctx, conn, port)
 	switch {
 	case err != nil:
 		logger.Info("could not see whether the bus server runs with sync_interval: always, which one replica needs for durability", "reason", err)
@@ -68,14 +75,18 @@ func WarnIfLazy(ctx context.Context, b *bus.Bus, logger *slog.Logger) {
 // monitoringPort is the server's documented one.
 const monitoringPort = "8222"
 
-func syncsAlways(ctx context.Context, server string) (bool, error) {
+func syncsAlways(ctx context.Context, conn *nats.Conn, port string) (bool, error) {
+	server, id := conn.ConnectedUrl(), conn.ConnectedServerId()
+	if server == "" {
+		return false, errors.New("the connection to the bus is lost")
+	}
 	u, err := url.Parse(server)
 	if err != nil {
 		return false, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	page := "http://" + net.JoinHostPort(u.Hostname(), monitoringPort) + "/varz"
+	page := "http://" + net.JoinHostPort(u.Hostname(), port) + "/varz"
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, page, nil)
 	if err != nil {
 		return false, err
@@ -85,7 +96,11 @@ func syncsAlways(ctx context.Context, server string) (bool, error) {
 		return false, err
 	}
 	defer response.Body.Close() //nolint:errcheck // read to its end or given up
+	if response.StatusCode != http.StatusOK {
+		return false, fmt.Errorf("%s: HTTP status %d", page, response.StatusCode)
+	}
 	var varz struct {
+		ServerID  string `json:"server_id"`
 		JetStream struct {
 			Config struct {
 				SyncAlways bool `json:"sync_always"`
@@ -94,6 +109,9 @@ func syncsAlways(ctx context.Context, server string) (bool, error) {
 	}
 	if err := json.NewDecoder(io.LimitReader(response.Body, 1<<20)).Decode(&varz); err != nil {
 		return false, fmt.Errorf("%s: %w", page, err)
+	}
+	if varz.ServerID != id {
+		return false, fmt.Errorf("%s is not the page of the server that the bus runs on", page)
 	}
 	return varz.JetStream.Config.SyncAlways, nil
 }

@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/url"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/sdk/resource"
@@ -45,6 +47,20 @@ func (c HeaderCarrier) Keys() []string {
 	}
 	slices.Sort(keys)
 	return keys
+}
+
+// failureBytes bounds a span's failure text: the SDK bounds attributes only.
+const failureBytes = 512
+
+// Fail marks span as failed with err's text, cut to 512 bytes and made valid UTF-8, without which none of
+// the spans that travel with it could be encoded. Nil and the end of a context that was cancelled, which is how a
+// program stops, leave the span as it is.
+func Fail(span trace.Span, err error) {
+	if err == nil || !span.IsRecording() || errors.Is(err, context.Canceled) {
+		return
+	}
+	text := err.Error()
+	span.SetStatus(codes.Error, strings.ToValidUTF8(text[:min(len(text), failureBytes)], ""))
 }
 
 // endpointVariables are the standard ones, in the order in which they win.

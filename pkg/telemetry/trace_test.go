@@ -2,6 +2,8 @@ package telemetry
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -13,6 +15,7 @@ import (
 
 	"go.opentelemetry.io/otel/trace"
 	collectortrace "go.opentelemetry.io/proto/otlp/collector/trace/v1"
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -103,6 +106,39 @@ func TestSpansArrive(t *testing.T) {
 			remote := trace.SpanContextFromContext(Propagator.Extract(t.Context(), carrier))
 			if remote.TraceID() != span.SpanContext().TraceID() || !remote.IsRemote() {
 				t.Errorf("extracted %v", remote)
+			}
+		})
+	}
+}
+
+// A failure's text is bounded and can be encoded whatever it holds; a stop is no failure.
+func TestFail(t *testing.T) {
+	quiet(t)
+	for name, tt := range map[string]struct {
+		err  error
+		code tracepb.Status_StatusCode
+		text string
+	}{
+		"none":    {nil, tracepb.Status_STATUS_CODE_UNSET, ""},
+		"a stop":  {fmt.Errorf("read: %w", context.Canceled), tracepb.Status_STATUS_CODE_UNSET, ""},
+		"short":   {errors.New("away"), tracepb.Status_STATUS_CODE_ERROR, "away"},
+		"long":    {errors.New(strings.Repeat("x", failureBytes-1) + "äö"), tracepb.Status_STATUS_CODE_ERROR, strings.Repeat("x", failureBytes-1)},
+		"no text": {errors.New("a\xffb"), tracepb.Status_STATUS_CODE_ERROR, "ab"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newReceiver(t)
+			tel := startHere(t, Settings{OTLPEndpoint: r.URL})
+			_, span := tel.Tracer.Start(t.Context(), "page")
+			Fail(span, tt.err)
+			span.End()
+			if err := tel.Close(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if len(r.spans()) != 1 {
+				t.Fatalf("got %q", r.spans())
+			}
+			if got := r.requests[0].GetResourceSpans()[0].GetScopeSpans()[0].GetSpans()[0].GetStatus(); got.GetCode() != tt.code || got.GetMessage() != tt.text {
+				t.Errorf("got %v", got)
 			}
 		})
 	}

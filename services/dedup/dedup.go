@@ -25,6 +25,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/trace"
 
@@ -143,8 +144,10 @@ func (d *Dedup) handle(ctx context.Context, batch []jetstream.Msg) (err error) {
 			err = fmt.Errorf("handling %d messages panicked: %v", len(batch), r)
 		}
 	}()
-	ctx, span := d.tracer.Start(ctx, "dedup", trace.WithSpanKind(trace.SpanKindConsumer), trace.WithLinks(links(batch)...))
+	ctx, span := d.tracer.Start(ctx, "dedup", trace.WithNewRoot(), trace.WithSpanKind(trace.SpanKindConsumer), trace.WithLinks(links(batch)...),
+		trace.WithAttributes(attribute.Int("messages", len(batch))))
 	defer span.End()
+	defer func() { telemetry.Fail(span, err) }()
 	stop := keepAlive(ctx, batch)
 	defer stop()
 
@@ -173,6 +176,7 @@ func (d *Dedup) handle(ctx context.Context, batch []jetstream.Msg) (err error) {
 		}
 	}
 	faultpoint.Hit(faultpoint.DedupAcknowledged)
+	span.SetAttributes(attribute.Int64("unique", unique), attribute.Int64("duplicates", duplicates))
 	d.metrics.unique.Add(ctx, unique)
 	d.metrics.duplicates.Add(ctx, duplicates)
 	return nil

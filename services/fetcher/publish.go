@@ -7,9 +7,13 @@ import (
 	"log/slog"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+
 	"defenderiot/pkg/bus"
 	"defenderiot/pkg/fault"
 	"defenderiot/pkg/resourcegraph"
+	"defenderiot/pkg/telemetry"
 	"defenderiot/proto"
 )
 
@@ -31,7 +35,7 @@ type outgoing struct {
 
 // publish stores what is new on the page in RAW and returns nil when RAW has acknowledged all of it (and
 // DEAD what can never be published). It waits while RAW is full.
-func (s *session) publish(ctx context.Context, p *pull, page *resourcegraph.Page) error {
+func (s *session) publish(ctx context.Context, p *pull, page *resourcegraph.Page) (err error) {
 	number := int(s.epoch<<32 | s.pages.Add(1)&(1<<32-1)) // unique over all holders ever: see RawMsgID
 	rows, dead := s.hash(page.Rows)
 	fresh, err := s.unsettled(ctx, rows)
@@ -41,7 +45,13 @@ func (s *session) publish(ctx context.Context, p *pull, page *resourcegraph.Page
 	p.duplicates.Add(int64(len(rows) - len(fresh)))
 	s.metrics.duplicates.Add(ctx, int64(len(rows)-len(fresh)), s.metrics.labels)
 
-	header := bus.TraceHeader(ctx)
+	header := bus.TraceHeader(ctx) // the page's span is what later spans link to
+	if len(fresh) > 0 {
+		var span trace.Span
+		ctx, span = s.tracer.Start(ctx, "publish", trace.WithSpanKind(trace.SpanKindProducer), trace.WithAttributes(attribute.Int("rows", len(fresh))))
+		defer span.End()
+		defer func() { telemetry.Fail(span, err) }()
+	}
 	batch := make([]bus.Message, 0, min(len(fresh), batchMessages))
 	size := 0
 	flush := func() error {

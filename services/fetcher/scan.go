@@ -8,12 +8,12 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
 
 	"defenderiot/pkg/fault"
 	"defenderiot/pkg/faultpoint"
 	"defenderiot/pkg/resourcegraph"
+	"defenderiot/pkg/telemetry"
 	"defenderiot/proto"
 )
 
@@ -211,9 +211,7 @@ func (s *session) readPages(ctx context.Context, p *pull, req request, unsure bo
 
 		// Under ctx, not the fetching one: a page in hand is stored even while the program stops.
 		err := s.publish(trace.ContextWithSpan(ctx, a.span), p, page)
-		if err != nil {
-			a.span.SetStatus(codes.Error, err.Error())
-		}
+		telemetry.Fail(a.span, err)
 		a.span.End()
 		a.release()
 		if err != nil {
@@ -249,7 +247,8 @@ func (s *session) fetch(ctx context.Context, p *pull, req request, token string)
 	go func() {
 		defer close(out)
 		a := answer{release: func() {}}
-		_, a.span = s.tracer.Start(ctx, "fetch page", trace.WithAttributes(
+		var traced context.Context
+		traced, a.span = s.tracer.Start(ctx, "page", trace.WithNewRoot(), trace.WithAttributes(
 			attribute.String("input", s.source.Input), attribute.String("service", s.source.Service),
 			attribute.Int64("pulling_id", p.id)))
 		if req.background {
@@ -263,13 +262,17 @@ func (s *session) fetch(ctx context.Context, p *pull, req request, token string)
 				return
 			}
 		}
+		// Whether a token was sent, never the token: it says what the query found.
+		_, span := s.tracer.Start(traced, "request", trace.WithSpanKind(trace.SpanKindClient),
+			trace.WithAttributes(attribute.Bool("skip_token", token != "")))
 		a.page, a.err = s.page(ctx, p, req, token)
 		a.at = time.Now()
-		if a.err != nil {
-			a.span.SetStatus(codes.Error, a.err.Error())
-		} else {
-			a.span.SetAttributes(attribute.Int("rows", len(a.page.Rows)), attribute.Int("bytes", a.page.Bytes))
+		if a.err == nil {
+			span.SetAttributes(attribute.Int("rows", len(a.page.Rows)), attribute.Int("bytes", a.page.Bytes))
 		}
+		telemetry.Fail(span, a.err)
+		telemetry.Fail(a.span, a.err)
+		span.End()
 		out <- a
 	}()
 	return out

@@ -9,10 +9,12 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 	"github.com/nats-io/nats.go/jetstream"
+	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
 
 	"defenderiot/pkg/bus"
 	"defenderiot/pkg/faultpoint"
+	"defenderiot/pkg/telemetry"
 	"defenderiot/proto"
 )
 
@@ -184,15 +186,18 @@ func (l *lane) deliver(ctx context.Context, msgs []jetstream.Msg) error {
 		return nil
 	}
 	l.more = frames[len(frames)-1].more
-	_, span := l.output.tracer.Start(l.settle, "send", trace.WithSpanKind(trace.SpanKindProducer), trace.WithLinks(bus.TraceLinks(frames.headers())...))
+	_, span := l.output.tracer.Start(l.settle, "send", trace.WithNewRoot(), trace.WithSpanKind(trace.SpanKindProducer), trace.WithLinks(bus.TraceLinks(frames.headers())...),
+		trace.WithAttributes(attribute.String("output", l.output.settings.Name), attribute.Int("events", len(batch))))
 	defer span.End()
 	// A connection first: what cannot be written must not be on record as written.
 	if l.window == nil && !l.connect(ctx) {
+		telemetry.Fail(span, l.output.reachable())
 		l.output.giveBack(batch, time.Second)
 		return nil
 	}
 	verdict, err := l.output.ledger.Begin(l.settle, sequences(batch))
 	if err != nil {
+		telemetry.Fail(span, err)
 		l.output.giveBack(batch, time.Second)
 		return err
 	}
@@ -207,9 +212,11 @@ func (l *lane) deliver(ctx context.Context, msgs []jetstream.Msg) error {
 		send, sendFrames = append(send, d), append(sendFrames, frames[i])
 	}
 	l.output.acknowledge(ctx, settled)
+	span.SetAttributes(attribute.Int("resent", verdict.Resent.Len()))
 	l.output.metrics.resent.Add(ctx, int64(verdict.Resent.Len()), l.output.label)
 	for len(send) > 0 {
 		if l.window == nil && !l.connect(ctx) {
+			telemetry.Fail(span, l.output.reachable())
 			l.output.giveBack(send, time.Second)
 			return nil
 		}
@@ -225,6 +232,7 @@ func (l *lane) deliver(ctx context.Context, msgs []jetstream.Msg) error {
 			n = min(n, l.output.settings.RotateEvents-l.window.started)
 		}
 		if err := l.window.write(l.settle, sendFrames[:n].in(buffer), send[:n]); err != nil {
+			telemetry.Fail(span, err)
 			l.lose(err)
 			l.output.giveBack(send[n:], 0)
 			return nil
@@ -333,7 +341,10 @@ func (l *lane) review(ctx context.Context, traffic bool) {
 
 func (l *lane) reviewUnproved(ctx context.Context, w *window, now time.Time) {
 	if ripe := w.ripe(now); len(ripe) > 0 {
-		if err := w.confirm(l.settle, ripe); err != nil {
+		end := w.trace(l.settle, ripe)
+		err := w.confirm(l.settle, ripe)
+		end(proto.ProofUnproved, err)
+		if err != nil {
 			l.output.trouble.Report(err)
 			l.output.giveBack(ripe, 0)
 		} else {

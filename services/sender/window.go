@@ -5,8 +5,14 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/nats-io/nats.go"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+
+	"defenderiot/pkg/bus"
 	"defenderiot/pkg/devo"
 	"defenderiot/pkg/faultpoint"
+	"defenderiot/pkg/telemetry"
 	"defenderiot/proto"
 )
 
@@ -21,13 +27,14 @@ type window struct {
 	link    link
 	held    []*delivery
 	opened  time.Time
-	first   time.Time // first write that is not confirmed
-	last    time.Time // last write
-	started int       // deliveries ever written on it
+	first   time.Time   // first write that is not confirmed
+	last    time.Time   // last write
+	started int         // deliveries ever written on it
+	proof   proto.Proof // what a confirmation of it rests on
 }
 
 func newWindow(o *output, l link) *window {
-	return &window{output: o, link: l, opened: time.Now()}
+	return &window{output: o, link: l, opened: time.Now(), proof: proto.ProofHalfClose}
 }
 
 // write writes p, the frames of batch. The link counts every byte, those of TLS among them, so only the
@@ -51,11 +58,13 @@ func (w *window) write(ctx context.Context, p []byte, batch []*delivery) error {
 // acknowledged, or given back. It reports which.
 func (w *window) settle(ctx context.Context) (confirmed bool) {
 	defer w.link.Close() //nolint:errcheck // nothing depends on how the socket closes
+	end := w.trace(ctx, w.held)
 	err := w.prove(ctx)
 	if err == nil {
 		w.output.ledger.Count(proto.Counters{Rotations: 1}) // stored with the confirmation
 		err = w.confirm(ctx, w.held)
 	}
+	end(w.proof, err)
 	if err == nil {
 		w.output.recover()
 		w.output.metrics.rotations.Add(ctx, 1, w.output.label)
@@ -129,6 +138,7 @@ func (w *window) undisturbed(ctx context.Context, kernel kernelLink) error {
 		w.output.proof.answered(ctx)
 		return nil
 	case proof == devo.Unanswered && ctx.Err() == nil && kernel.Undisturbed() && w.acknowledged(kernel):
+		w.proof = proto.ProofUnproved
 		return nil
 	}
 	return fmt.Errorf("connection not confirmed (%s): %w", proof, err)
@@ -159,6 +169,25 @@ func (w *window) ripe(now time.Time) []*delivery {
 		w.first = w.held[0].written
 	}
 	return out
+}
+
+// trace begins the span of ds's confirmation, linked to the pages that they came in; end ends it.
+func (w *window) trace(ctx context.Context, ds []*delivery) (end func(proto.Proof, error)) {
+	var headers []nats.Header
+	if len(ds) > 0 && len(ds[0].msg.Headers()[proto.HeaderTraceparent]) > 0 {
+		for _, d := range ds {
+			headers = append(headers, d.msg.Headers())
+		}
+	}
+	_, span := w.output.tracer.Start(ctx, "confirm", trace.WithNewRoot(), trace.WithLinks(bus.TraceLinks(headers)...),
+		trace.WithAttributes(attribute.String("output", w.output.settings.Name), attribute.Int("events", len(ds))))
+	return func(proof proto.Proof, err error) {
+		if err == nil {
+			span.SetAttributes(attribute.String("proof", string(proof)))
+		}
+		telemetry.Fail(span, err)
+		span.End()
+	}
 }
 
 // confirm stores the confirmation in the ledger and only then acknowledges.
