@@ -51,7 +51,7 @@ func TestBusVariable(t *testing.T) {
 func TestFind(t *testing.T) {
 	dir := t.TempDir()
 	o := Options{Workdir: dir, Environ: func(string) (string, bool) { return "", false }}
-	if got := Find(o); got != "" {
+	if got := Find(o); got != nil {
 		t.Errorf("found %s in an empty folder", got)
 	}
 	for _, name := range []string{"config.yaml", "config/config.yaml"} {
@@ -62,7 +62,7 @@ func TestFind(t *testing.T) {
 		if err := os.WriteFile(path, nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if got := Find(o); got != path {
+		if got := Find(o); len(got) != 1 || got[0] != path {
 			t.Errorf("found %s, want %s", got, path)
 		}
 	}

@@ -32,7 +32,8 @@ type Config struct {
 	workdir string
 }
 
-// File is the path of the file that the configuration came from, as it was found.
+// File is the path of the file that the configuration came from, as it was found; of a Collector Server's
+// two it is both, for a person to read.
 func (c *Config) File() string { return c.file }
 
 // CertPath resolves the name of a certificate or key: an absolute one stays, another is taken relative

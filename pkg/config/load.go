@@ -27,10 +27,15 @@ type Options struct {
 	// Path is the file; empty: $CONFIG_FILE, else config.yaml. A relative name is looked up in
 	// ./config/, then in ./.
 	Path string
+	// Job and Collector are the two files of a Collector Server; empty: job/job_config.json and
+	// collector/collector_config.json in /etc/devo. Where both exist, they are read and Path is not.
+	Job, Collector string
 	// Workdir is what relative paths are relative to; empty: the process's working directory.
 	Workdir string
 	// Environ looks an environment variable up; nil: os.LookupEnv.
 	Environ func(name string) (string, bool)
+
+	serverDir string // empty: /etc/devo
 }
 
 // Load finds, reads and checks the configuration file.
@@ -45,8 +50,15 @@ func Load(o Options) (*Config, []Warning, error) {
 		o.Environ = os.LookupEnv
 	}
 	r := &report{}
-	data := o.read(r)
-	if r.failed() {
+	var root *value
+	if files := o.server(r); files != nil {
+		root = files.read(r)
+	} else if !r.failed() {
+		if data := o.read(r); !r.failed() {
+			root = readTree(r, data)
+		}
+	}
+	if root == nil {
 		return nil, nil, r.err()
 	}
 	env, err := withFile(o.Workdir, o.Environ)
@@ -54,7 +66,7 @@ func Load(o Options) (*Config, []Warning, error) {
 		r.failFile(codeMissing, "make it a file of lines NAME=value that this user may read, or take it away", "%s", err)
 		return nil, nil, r.err()
 	}
-	return parse(r, data, o.Workdir, env, time.Now())
+	return build(r, root, o.Workdir, env, time.Now())
 }
 
 // Parse checks the bytes of a configuration file, whose name gives the format (.yaml, .yml, .json) and
@@ -110,19 +122,22 @@ func (o Options) candidates() []string {
 	return []string{filepath.Join(o.Workdir, "config", name), filepath.Join(o.Workdir, name)}
 }
 
-// Find is the file that [Load] would read with the same options, or "" if there is none yet. It need not be
-// readable.
-func Find(o Options) string {
+// Find names the files that [Load] would read with the same options: one, or the two of a Collector
+// Server; none if there is none yet. They need not be readable.
+func Find(o Options) []string {
 	if o.Environ == nil {
 		o.Environ = os.LookupEnv
+	}
+	if files := o.server(&report{}); files != nil {
+		return []string{files.collector, files.job}
 	}
 	for _, path := range o.candidates() {
 		// What cannot even be looked at is there, and Load says what is wrong with it.
 		if info, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) && (err != nil || !info.IsDir()) {
-			return path
+			return []string{path}
 		}
 	}
-	return ""
+	return nil
 }
 
 // readFile reads a whole file, if it is not too large to be a configuration.
@@ -144,15 +159,20 @@ func (r *report) failFile(code int, hint, format string, args ...any) {
 	r.problems = append(r.problems, problem{code: code, text: fmt.Sprintf(format, args...), hint: hint})
 }
 
-// parse takes the steps of the package's comment.
+// parse takes all steps of the package's comment.
 func parse(r *report, data []byte, workdir string, env func(string) (string, bool), now time.Time) (*Config, []Warning, error) {
-	m, err := model()
-	if err != nil {
-		return nil, nil, err
-	}
 	root := readTree(r, data)
 	if root == nil {
 		return nil, nil, r.err()
+	}
+	return build(r, root, workdir, env, now)
+}
+
+// build takes the steps that follow the reading of a tree.
+func build(r *report, root *value, workdir string, env func(string) (string, bool), now time.Time) (*Config, []Warning, error) {
+	m, err := model()
+	if err != nil {
+		return nil, nil, err
 	}
 	if root.isNull() {
 		r.failAt(1, 1, codeMissing, "", "Required configuration data is missing: the file is empty")
@@ -167,7 +187,7 @@ func parse(r *report, data []byte, workdir string, env func(string) (string, boo
 		return nil, r.sorted(), r.err()
 	}
 	fill(root, configType, m.root)
-	c := &Config{file: r.file, workdir: workdir}
+	c := &Config{file: r.named(), workdir: workdir}
 	if err := decode(root, c); err != nil {
 		r.failAt(1, 1, codeStructure, "", "the file cannot be decoded: %s", err)
 		return nil, r.sorted(), r.err()

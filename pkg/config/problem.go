@@ -12,12 +12,18 @@ import (
 
 // The codes of configuration errors, as people know them.
 const (
-	codeStructure = 0  // the structure, a type, a range, an unknown key
-	codeMissing   = 6  // a file or required data is missing
-	codeYAML      = 7  // not YAML
-	codeJSON      = 9  // not JSON
-	codeName      = 13 // a name is bad
-	codeOutput    = 14 // the type of an output is unknown
+	codeStructure       = 0 // the structure, a type, a range, an unknown key
+	codeJobFolder       = 2 // the job file of a Collector Server is a directory
+	codeJobMissing      = 3 // or does not exist
+	codeCollectorFolder = 4 // the same of its collector file
+	codeCollectorAbsent = 5
+	codeMissing         = 6  // a file or required data is missing
+	codeYAML            = 7  // not YAML
+	codeJSON            = 9  // not JSON
+	codeServerYAML      = 10 // a file of a Collector Server is not YAML
+	codeServerJSON      = 12 // or not JSON
+	codeName            = 13 // a name is bad
+	codeOutput          = 14 // the type of an output is unknown
 )
 
 // Warning is something in the file that does not stop the start. The caller logs it, once.
@@ -50,16 +56,36 @@ type problem struct {
 	hint         string
 }
 
-// report collects what is to be said about one file.
+// report collects what is to be said about one configuration: a file, or two whose lines are numbered
+// through.
 type report struct {
 	file     string
+	second   string // empty for one file
+	base     int    // lines of the second file count from here
 	problems []problem
 	warnings []Warning
 }
 
+// place is the file and the line in it of a line that is numbered through.
+func (r *report) place(line int) (string, int) {
+	if r.second != "" && line > r.base {
+		return r.second, line - r.base
+	}
+	return r.file, line
+}
+
+// named is the file, or both.
+func (r *report) named() string {
+	if r.second != "" {
+		return r.file + " and " + r.second
+	}
+	return r.file
+}
+
 // at is the position as people write it, file:line:column.
 func (r *report) at(line, column int) string {
-	return fmt.Sprintf("%s:%d:%d", r.file, line, column)
+	file, line := r.place(line)
+	return fmt.Sprintf("%s:%d:%d", file, line, column)
 }
 
 // fail notes an error at v.
@@ -93,7 +119,8 @@ func (r *report) warn(line, column int, key, hint, text string) {
 	if hint != "" {
 		where += "; " + hint
 	}
-	r.warnings = append(r.warnings, Warning{File: r.file, Line: line, Column: column, Key: key, Text: text, Hint: where})
+	file, line := r.place(line)
+	r.warnings = append(r.warnings, Warning{File: file, Line: line, Column: column, Key: key, Text: text, Hint: where})
 }
 
 // failed reports whether there is any error.

@@ -33,7 +33,7 @@ const watchEvery = 2 * time.Second
 // AwaitConfiguration waits until there is a configuration file, as long as $CONFIG_WAIT says; without the
 // variable it returns at once. Before it waits it tells w what is missing. A file that is still missing is the
 // error of the [config.Load] that follows.
-func AwaitConfiguration(path string, w io.Writer) error {
+func AwaitConfiguration(o config.Options, w io.Writer) error {
 	text := os.Getenv(waitVariable)
 	if text == "" {
 		return nil
@@ -42,15 +42,14 @@ func AwaitConfiguration(path string, w io.Writer) error {
 	if err != nil {
 		return fault.WithHint(fmt.Errorf("%s: %w", waitVariable, err), "give a duration such as 10s, or none")
 	}
-	o := config.Options{Path: path}
-	if config.Find(o) != "" {
+	if config.Find(o) != nil {
 		return nil
 	}
 	_, _, missing := config.Load(o)
 	fmt.Fprintf(w, "waiting %s for a configuration: %v\n", limit, missing)
 	const pause = 200 * time.Millisecond
 	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(pause) {
-		if config.Find(o) != "" {
+		if config.Find(o) != nil {
 			time.Sleep(pause) // whoever writes it may not be at the file's end
 			return nil
 		}
@@ -61,12 +60,11 @@ func AwaitConfiguration(path string, w io.Writer) error {
 // restartOnChange returns a context that ends when the configuration file has changed and is valid, if
 // $CONFIG_CHANGE asks for that; a changed file that is wrong is told once, and the program goes on with what it
 // has. stop ends the watching and returns when nothing of it runs any more.
-func restartOnChange(ctx context.Context, path string, every time.Duration, logger *slog.Logger) (watched context.Context, stop func()) {
+func restartOnChange(ctx context.Context, o config.Options, every time.Duration, logger *slog.Logger) (watched context.Context, stop func()) {
 	watched, cancel := context.WithCancel(ctx)
 	if os.Getenv(watchVariable) != watchExit {
 		return watched, cancel
 	}
-	o := config.Options{Path: path}
 	last := fingerprint(o)
 	done := make(chan struct{})
 	go func() {
@@ -106,12 +104,16 @@ func unlessRestart(program context.Context, err error) error {
 	return err
 }
 
-// fingerprint is of what the file holds; nil if it cannot be read, which is no change.
+// fingerprint is of what the files hold; nil if there are none or one cannot be read, which is no change.
 func fingerprint(o config.Options) []byte {
-	data, err := os.ReadFile(config.Find(o))
-	if err != nil {
-		return nil
+	var sums []byte
+	for _, path := range config.Find(o) {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return nil
+		}
+		sum := sha256.Sum256(data)
+		sums = append(sums, sum[:]...)
 	}
-	sum := sha256.Sum256(data)
-	return sum[:]
+	return sums
 }

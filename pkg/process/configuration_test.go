@@ -10,6 +10,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"defenderiot/pkg/config"
 )
 
 // lockedBuffer is a log that a test reads while it is written.
@@ -35,16 +37,16 @@ const patience = 30 * time.Second
 func TestAwaitConfiguration(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "config.yaml")
 	var said lockedBuffer
-	if err := AwaitConfiguration(path, &said); err != nil || said.String() != "" {
+	if err := AwaitConfiguration(config.Options{Path: path}, &said); err != nil || said.String() != "" {
 		t.Errorf("without the variable: %v, said %q", err, said.String())
 	}
 	t.Setenv(waitVariable, "soon")
-	if err := AwaitConfiguration(path, &said); err == nil {
+	if err := AwaitConfiguration(config.Options{Path: path}, &said); err == nil {
 		t.Error("a wrong variable passed")
 	}
 	t.Setenv(waitVariable, patience.String())
 	done := make(chan error)
-	go func() { done <- AwaitConfiguration(path, &said) }()
+	go func() { done <- AwaitConfiguration(config.Options{Path: path}, &said) }()
 	for end := time.Now().Add(patience); !strings.Contains(said.String(), "there is no file "+path); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("said %q", said.String())
@@ -66,13 +68,13 @@ func TestRestartOnChange(t *testing.T) {
 	}
 	var log lockedBuffer
 	logger := slog.New(slog.NewTextHandler(&log, nil))
-	ctx, stop := restartOnChange(t.Context(), path, time.Millisecond, logger)
+	ctx, stop := restartOnChange(t.Context(), config.Options{Path: path}, time.Millisecond, logger)
 	stop()
 	if ctx.Err() == nil {
 		t.Error("stop does not stop")
 	}
 	t.Setenv(watchVariable, watchExit)
-	ctx, stop = restartOnChange(t.Context(), path, time.Millisecond, logger)
+	ctx, stop = restartOnChange(t.Context(), config.Options{Path: path}, time.Millisecond, logger)
 	defer stop()
 	write := func(text []byte) {
 		t.Helper()

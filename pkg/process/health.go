@@ -40,12 +40,12 @@ func HealthFlag(of *cobra.Command, to *string) {
 // is one of the Health constants. nil: it answered 200. Else the error says why not, with the program's own
 // words where it gave some; the caller prints it and exits with 1 (255 if the configuration is wrong). It
 // takes at most 5 s.
-func Health(ctx context.Context, configFile, kind string) error {
+func Health(ctx context.Context, o config.Options, kind string) error {
 	page, ok := map[string]string{HealthAlive: "/healthz", HealthReady: "/readyz"}[kind]
 	if !ok {
 		return fmt.Errorf("--health=%s is not allowed; allowed: %s, %s", kind, HealthAlive, HealthReady)
 	}
-	c, _, err := config.Load(config.Options{Path: configFile})
+	c, _, err := config.Load(o)
 	if err != nil {
 		return err
 	}

@@ -51,21 +51,21 @@ func TestHealth(t *testing.T) {
 	path := configuration(t, tel.Addr())
 	away := fmt.Errorf("the endpoint is away")
 	tel.Ready("sender", func() error { return away })
-	if err := Health(ctx, path, HealthAlive); err != nil {
+	if err := Health(ctx, config.Options{Path: path}, HealthAlive); err != nil {
 		t.Errorf("alive with an absent peer: %v", err)
 	}
-	if err := Health(ctx, path, HealthReady); err == nil || !strings.Contains(err.Error(), "sender: error: the endpoint is away") {
+	if err := Health(ctx, config.Options{Path: path}, HealthReady); err == nil || !strings.Contains(err.Error(), "sender: error: the endpoint is away") {
 		t.Errorf("ready with an absent peer: %v", err)
 	}
 	away = nil
-	if err := Health(ctx, path, HealthReady); err != nil {
+	if err := Health(ctx, config.Options{Path: path}, HealthReady); err != nil {
 		t.Errorf("ready: %v", err)
 	}
 	tel.Alive("loop", func() error { return fmt.Errorf("stuck") })
-	if err := Health(ctx, path, HealthAlive); err == nil || !strings.Contains(err.Error(), "loop: error: stuck") {
+	if err := Health(ctx, config.Options{Path: path}, HealthAlive); err == nil || !strings.Contains(err.Error(), "loop: error: stuck") {
 		t.Errorf("alive with a stuck loop: %v", err)
 	}
-	if err := Health(ctx, path, "well"); err == nil || !strings.Contains(err.Error(), "allowed: alive, ready") {
+	if err := Health(ctx, config.Options{Path: path}, "well"); err == nil || !strings.Contains(err.Error(), "allowed: alive, ready") {
 		t.Errorf("an unknown kind: %v", err)
 	}
 }
@@ -79,14 +79,14 @@ func TestHealthWithoutAnAnswer(t *testing.T) {
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := Health(t.Context(), configuration(t, nobody), HealthAlive); err == nil || Code(err) != ExitFailure {
+	if err := Health(t.Context(), config.Options{Path: configuration(t, nobody)}, HealthAlive); err == nil || Code(err) != ExitFailure {
 		t.Errorf("nobody listens: %v", err)
 	}
-	err = Health(t.Context(), configuration(t, "127.0.0.1:0"), HealthAlive)
+	err = Health(t.Context(), config.Options{Path: configuration(t, "127.0.0.1:0")}, HealthAlive)
 	if err == nil || !strings.Contains(fault.Hint(err), "fixed port") {
 		t.Errorf("any port: %v, hint %q", err, fault.Hint(err))
 	}
-	if err := Health(t.Context(), filepath.Join(t.TempDir(), "config.yaml"), HealthAlive); Code(err) != ExitConfiguration {
+	if err := Health(t.Context(), config.Options{Path: filepath.Join(t.TempDir(), "config.yaml")}, HealthAlive); Code(err) != ExitConfiguration {
 		t.Errorf("no configuration: %v", err)
 	}
 }

@@ -45,8 +45,8 @@ type Process struct {
 
 // Open loads the configuration, logs its warnings and starts the telemetry of a service. An error is the
 // configuration's (a *fault.Error of it is in the tree) or says that the address of the telemetry is taken.
-func Open(ctx context.Context, service, configFile string, logOutput io.Writer) (*Process, error) {
-	c, warnings, err := config.Load(config.Options{Path: configFile})
+func Open(ctx context.Context, service string, o config.Options, logOutput io.Writer) (*Process, error) {
+	c, warnings, err := config.Load(o)
 	if err != nil {
 		return nil, err
 	}
@@ -112,7 +112,8 @@ func (p *Process) Bound(ctx context.Context) (*bus.Bus, error) {
 
 // Main is the main function of a single service: it returns the exit code.
 func Main(name, short string, run func(ctx context.Context, p *Process, b *bus.Bus) error) int {
-	var configFile, health string
+	var o config.Options
+	var health string
 	version, commit, goVersion := telemetry.BuildVersion()
 	root := &cobra.Command{
 		Use: name, Short: short, Args: cobra.NoArgs,
@@ -121,14 +122,14 @@ func Main(name, short string, run func(ctx context.Context, p *Process, b *bus.B
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
 			if health != "" {
-				return Health(ctx, configFile, health)
+				return Health(ctx, o, health)
 			}
-			p, err := Open(ctx, name, configFile, os.Stderr)
+			p, err := Open(ctx, name, o, os.Stderr)
 			if err != nil {
 				return err
 			}
 			defer p.Close()
-			ctx, stop := restartOnChange(ctx, configFile, watchEvery, p.Logger)
+			ctx, stop := restartOnChange(ctx, o, watchEvery, p.Logger)
 			defer stop()
 			b, err := p.Bound(ctx)
 			if err != nil {
@@ -143,7 +144,7 @@ func Main(name, short string, run func(ctx context.Context, p *Process, b *bus.B
 			return unlessRestart(cmd.Context(), run(ctx, p, b))
 		},
 	}
-	root.Flags().StringVar(&configFile, "config", "", "configuration file (default $CONFIG_FILE, else config.yaml; looked up in ./config/, then ./)")
+	root.Flags().StringVar(&o.Path, "config", "", "configuration file (default $CONFIG_FILE, else config.yaml; looked up in ./config/, then ./)")
 	HealthFlag(root, &health)
 	return Execute(root, os.Stderr)
 }

@@ -17,7 +17,6 @@ import (
 
 	"defenderiot/pkg/bus"
 	"defenderiot/pkg/config"
-	"defenderiot/pkg/fault"
 	"defenderiot/pkg/process"
 	"defenderiot/pkg/telemetry"
 	"defenderiot/services/fetcher"
@@ -26,12 +25,11 @@ import (
 // app is what all commands share.
 type app struct {
 	stdout, stderr io.Writer
-	configFile     string
+	files          config.Options
 	health         string // of the bare command
 
 	// Flags of the known collector, accepted on the bare command.
 	validate, prodMode, noSaveState bool
-	jobConfig, collectorConfig      string
 }
 
 // Command is the whole command line. It returns errors instead of ending the process; process.Execute
@@ -52,13 +50,13 @@ func Command(stdout, stderr io.Writer) *cobra.Command {
 	}
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	root.PersistentFlags().StringVar(&a.configFile, "config", "", "configuration file (default $CONFIG_FILE, else config.yaml; looked up in ./config/, then ./)")
+	root.PersistentFlags().StringVar(&a.files.Path, "config", "", "configuration file (default $CONFIG_FILE, else config.yaml; looked up in ./config/, then ./)")
 	known := root.Flags()
 	known.BoolVar(&a.validate, "validate", false, "the same as `collector check`")
 	known.BoolVar(&a.prodMode, "prod-mode", false, "run; there is one mode only")
 	known.BoolVar(&a.noSaveState, "no-save-state", false, "run with the state in a temporary folder that is removed at the end")
-	known.StringVar(&a.jobConfig, "job_config_loc", "", "job file of a Collector Server")
-	known.StringVar(&a.collectorConfig, "collector_config_loc", "", "collector file of a Collector Server")
+	root.PersistentFlags().StringVar(&a.files.Job, "job_config_loc", "", "job file of a Collector Server (default /etc/devo/job/job_config.json, where it and the collector file exist)")
+	root.PersistentFlags().StringVar(&a.files.Collector, "collector_config_loc", "", "collector file of a Collector Server (default /etc/devo/collector/collector_config.json)")
 	process.HealthFlag(root, &a.health)
 	root.AddCommand(a.runCommand(), a.demoCommand(), a.checkCommand(), a.statusCommand(), a.provisionCommand(), a.schemaCommand())
 	return root
@@ -69,10 +67,10 @@ func Command(stdout, stderr io.Writer) *cobra.Command {
 func (a *app) bare(cmd *cobra.Command, _ []string) error {
 	switch {
 	case a.health != "":
-		return process.Health(cmd.Context(), a.configFile, a.health)
+		return process.Health(cmd.Context(), a.files, a.health)
 	case a.validate:
 		return a.check(cmd.Context(), false)
-	case a.prodMode || a.noSaveState || cmd.Flags().Changed("config") || a.jobConfig != "" || a.collectorConfig != "":
+	case a.prodMode || a.noSaveState || cmd.Flags().Changed("config") || a.files.Job != "" || a.files.Collector != "":
 		return a.run(cmd.Context())
 	}
 	return cmd.Help()
@@ -103,19 +101,10 @@ func (a *app) schemaCommand() *cobra.Command {
 
 // load reads the configuration.
 func (a *app) load() (*config.Config, []config.Warning, error) {
-	for flag, file := range map[string]string{"--job_config_loc": a.jobConfig, "--collector_config_loc": a.collectorConfig} {
-		if file == "" {
-			continue
-		}
-		if _, err := os.Stat(file); err == nil {
-			return nil, nil, fault.Config(0, "%s %s: this version reads one configuration file", flag, file).
-				WithHint("put globals, inputs and outputs into one file and name it with --config")
-		}
-	}
-	if err := process.AwaitConfiguration(a.configFile, a.stderr); err != nil {
+	if err := process.AwaitConfiguration(a.files, a.stderr); err != nil {
 		return nil, nil, err
 	}
-	c, warnings, err := config.Load(config.Options{Path: a.configFile})
+	c, warnings, err := config.Load(a.files)
 	if err != nil {
 		return nil, nil, err
 	}
