@@ -138,18 +138,19 @@ func relateOutput(output *described.Schema) {
 			AnyOf:       []*described.Schema{{Required: []string{name}}, {Required: []string{other}}},
 		}
 	}
-	needs := func(types []any, config *described.Schema) *described.Schema {
+	needs := func(types []any, text string, config *described.Schema) *described.Schema {
 		return &described.Schema{
-			If:   &described.Schema{Required: []string{"type"}, Properties: properties("type", &described.Schema{Enum: types})},
-			Then: &described.Schema{Required: []string{"config"}, Properties: properties("config", config)},
+			Description: text,
+			If:          &described.Schema{Required: []string{"type"}, Properties: properties("type", &described.Schema{Enum: types})},
+			Then:        &described.Schema{Required: []string{"config"}, Properties: properties("config", config)},
 		}
 	}
 	output.AllOf = []*described.Schema{
-		needs([]any{OutputDevoPlatform, OutputRelay}, &described.Schema{
+		needs([]any{OutputDevoPlatform, OutputRelay}, "devo_platform and relay need config with address, chain, cert and key; port is 443 if absent", &described.Schema{
 			AllOf:      []*described.Schema{either("address", "url"), either("chain", "chain_loc"), either("cert", "cert_loc"), either("key", "key_loc")},
 			Properties: properties("port", &described.Schema{Default: defaultTLSPort}),
 		}),
-		needs([]any{OutputSyslog, OutputSidecar, OutputInHouseRelay}, &described.Schema{
+		needs([]any{OutputSyslog, OutputSidecar, OutputInHouseRelay}, "syslog, sidecar and in_house_relay need config with address and port", &described.Schema{
 			AllOf:    []*described.Schema{either("address", "url")},
 			Required: []string{"port"},
 		}),

@@ -86,17 +86,25 @@ func (a *app) runCommand() *cobra.Command {
 }
 
 func (a *app) schemaCommand() *cobra.Command {
-	return &cobra.Command{
-		Use: "schema", Short: "prints the JSON Schema of the configuration file", Args: cobra.NoArgs,
+	var sample bool
+	cmd := &cobra.Command{
+		Use: "schema", Short: "prints the JSON Schema of the configuration file, or a sample of the file", Args: cobra.NoArgs,
+		Example: "  collector schema                                  for an editor\n" +
+			"  collector schema --sample >config/config.yaml     a file to begin with",
 		RunE: func(*cobra.Command, []string) error {
-			schema, err := config.Schema()
+			text, err := config.Schema()
+			if sample {
+				text, err = config.Sample()
+			}
 			if err != nil {
 				return err
 			}
-			_, err = a.stdout.Write(append(schema, '\n'))
+			_, err = a.stdout.Write(text)
 			return err
 		},
 	}
+	cmd.Flags().BoolVar(&sample, "sample", false, "print a commented configuration file instead")
+	return cmd
 }
 
 // load reads the configuration.
