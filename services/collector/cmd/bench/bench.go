@@ -50,7 +50,11 @@ type site struct {
 
 func newSite(o simulator.Options, edit func(string) string) (*site, error) {
 	s := &site{}
-	o.OnFrame = func([]byte) {
+	look := o.OnFrame
+	o.OnFrame = func(frame []byte) {
+		if look != nil {
+			look(frame)
+		}
 		now := time.Now().UnixNano()
 		s.first.CompareAndSwap(0, now)
 		s.last.Store(now)
@@ -223,25 +227,49 @@ func (r *running) profile(path string) error {
 
 var discard = slog.New(slog.DiscardHandler)
 
-// fillRaw puts alerts into RAW as the fetcher would, every tenth one a repeat, with no collector running.
-// It returns how many different ones there are.
-func (b *bench) fillRaw(ctx context.Context, s *site) (unique int, err error) {
+// provisioned runs the embedded server on the site's folder while fill works on it.
+func (s *site) provisioned(ctx context.Context, fill func(*bus.Bus) error) error {
 	server, err := embedded.Start(embedded.Settings{Dir: process.BusDir(s.config), Listen: "127.0.0.1:0", Logger: discard})
 	if err != nil {
-		return 0, err
+		return err
 	}
 	defer func() { _ = server.Shutdown(context.WithoutCancel(ctx)) }()
 	to := server.Connection()
 	conn, err := bus.Connect(bus.Settings{InProcess: server.InProcess(), User: to.User, Password: to.Secret(), Name: "bench", Logger: discard})
 	if err != nil {
-		return 0, err
+		return err
 	}
 	defer func() { _ = conn.Close(ctx) }()
 	if _, err := conn.Provision(ctx, process.Topology(s.config), false); err != nil {
-		return 0, err
+		return err
 	}
+	return fill(conn)
+}
+
+var source = proto.Source{Input: "defender_for_iot", InputID: "23453", Service: "iot_security_alerts"}
+
+// envelope is a row as the fetcher would publish it in a pull that started at pull.
+func envelope(row simulator.Row, pull time.Time) proto.Envelope {
+	start, _ := row.Start()
+	return proto.Envelope{
+		Row: row.JSON, Hash: proto.HashIdentity(row.ID()), HashVersion: proto.HashVersion, AlertID: proto.Identity(row.ID()),
+		EventTime: start, Source: source, PullingID: pull.UnixMilli(), PullStart: pull, Generation: 1, FetchTime: pull,
+		Host: "bench", Tag: "edr.microsoft_defender.iot_security.alert",
+	}
+}
+
+// fillRaw puts alerts into RAW as the fetcher would, every tenth one a repeat, with no collector running.
+// It returns how many different ones there are.
+func (b *bench) fillRaw(ctx context.Context, s *site) (unique int, err error) {
+	err = s.provisioned(ctx, func(conn *bus.Bus) error {
+		unique, err = b.publishRaw(ctx, conn)
+		return err
+	})
+	return unique, err
+}
+
+func (b *bench) publishRaw(ctx context.Context, conn *bus.Bus) (unique int, err error) {
 	generator := simulator.NewGenerator(simulator.GeneratorOptions{Seed: 1, Size: 1500})
-	source := proto.Source{Input: "defender_for_iot", InputID: "23453", Service: "iot_security_alerts"}
 	now := time.Now()
 	var batch []bus.Message
 	var earlier []simulator.Row
@@ -253,12 +281,7 @@ func (b *bench) fillRaw(ctx context.Context, s *site) (unique int, err error) {
 			row = generator.Next()
 			earlier = append(earlier, row)
 		}
-		start, _ := row.Start()
-		e := proto.Envelope{
-			Row: row.JSON, Hash: proto.HashIdentity(row.ID()), HashVersion: proto.HashVersion, AlertID: proto.Identity(row.ID()),
-			EventTime: start, Source: source, PullingID: now.UnixMilli(), PullStart: now, Generation: 1, FetchTime: now,
-			Host: "bench", Tag: "edr.microsoft_defender.iot_security.alert",
-		}
+		e := envelope(row, now)
 		data, err := e.Encode()
 		if err != nil {
 			return 0, err

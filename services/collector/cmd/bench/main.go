@@ -28,12 +28,21 @@ func run() int {
 	only := flag.String("only", "", "run only the measurements whose names contain this")
 	profiles := flag.String("profiles", "", "folder for a CPU profile of the collector in each of pipeline and source")
 	floorDir := flag.String("floor", "", "internal: be the floor on this folder")
+	busDir := flag.String("bus", "", "internal: be the bus on this folder")
+	receivers := flag.String("peers", "", "compare the sender alone with the rsyslog in this folder, which deploy/test/receivers-install.sh fills, and nothing else")
+	size := flag.Int("size", 1500, "with -peers: bytes of an alert, roughly; the generator's smallest are about 1,000")
 	flag.Parse()
-	if *floorDir != "" {
+	switch {
+	case *floorDir != "":
 		return report(floor(ctx, *floorDir))
+	case *busDir != "":
+		return report(serveBus(ctx, *busDir))
 	}
 	b := &bench{collector: filepath.Join(*bin, "collector"), alerts: *alerts, profiles: *profiles}
 	fmt.Println(machine(ctx))
+	if *receivers != "" {
+		return report(comparePeers(ctx, b, *bin, *receivers, *size))
+	}
 	var errs []error
 	for _, m := range []struct {
 		name string

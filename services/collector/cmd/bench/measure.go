@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -229,5 +230,5 @@ func kill(r *running) error {
 	_ = r.cmd.Process.Kill()
 	_ = r.cmd.Wait()
 	tail := r.log.String()
-	return fmt.Errorf("the collector said: %s", tail[max(0, len(tail)-2000):])
+	return fmt.Errorf("%s said: %s", filepath.Base(r.cmd.Path), tail[max(0, len(tail)-2000):])
 }
