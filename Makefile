@@ -13,7 +13,7 @@ export GOFLAGS := $(GOFLAGS) -buildvcs=false
 # What the compiler optimises for: where the programs spent their time in the benchmark.
 PROFILE  := services/collector/cmd/bench/programs.pprof
 
-.PHONY: build test race lint fuzz bench profile e2e receivers-test demo images compose-test clean
+.PHONY: build test race lint fuzz bench bench-peers profile e2e receivers-test demo images compose-test clean
 
 ## build: static binaries in bin/
 build:
@@ -46,6 +46,11 @@ fuzz:
 ## bench: all benchmark figures of the README, with the machine they were taken on
 bench: build
 	@go run ./services/collector/cmd/bench
+
+## bench-peers: the sender alone beside Debian's rsyslog, the same lines to the same kind of TLS endpoint, in one run
+bench-peers: build
+	@deploy/test/receivers-install.sh bin/receivers
+	@go run ./services/collector/cmd/bench -peers bin/receivers
 
 ## profile: take PROFILE anew; the figures of this run do not count
 profile: build

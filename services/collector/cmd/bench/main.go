@@ -30,7 +30,7 @@ func run() int {
 	floorDir := flag.String("floor", "", "internal: be the floor on this folder")
 	busDir := flag.String("bus", "", "internal: be the bus on this folder")
 	receivers := flag.String("peers", "", "compare the sender alone with the rsyslog in this folder, which deploy/test/receivers-install.sh fills, and nothing else")
-	size := flag.Int("size", 1500, "with -peers: bytes of an alert, roughly; the generator's smallest are about 1,000")
+	size := flag.Int("size", 1500, "with -peers: bytes of an alert, roughly, at least 1500")
 	flag.Parse()
 	switch {
 	case *floorDir != "":
@@ -41,7 +41,7 @@ func run() int {
 	b := &bench{collector: filepath.Join(*bin, "collector"), alerts: *alerts, profiles: *profiles}
 	fmt.Println(machine(ctx))
 	if *receivers != "" {
-		return report(comparePeers(ctx, b, *bin, *receivers, *size))
+		return report(comparePeers(ctx, *bin, *receivers, *alerts, *size))
 	}
 	var errs []error
 	for _, m := range []struct {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -13,7 +12,9 @@ import (
 
 const (
 	// peerRuns is odd, so that there is a run in the middle.
-	peerRuns = 3
+	peerRuns = 5
+	// smallest is the size in bytes below which the generator's alerts stay as large.
+	smallest = 1500
 	// peersGoal is confirmed lines a second, on one connection at a time.
 	peersGoal = 60_000
 )
@@ -26,18 +27,21 @@ type contender struct {
 }
 
 // comparePeers takes the runs in turns, so that what disturbs the machine disturbs all, and prints the medians.
-func comparePeers(ctx context.Context, b *bench, bin, receivers string, size int) error {
+func comparePeers(ctx context.Context, bin, receivers string, alerts, size int) error {
+	if alerts < 1 || size < smallest {
+		return fmt.Errorf("%d alerts of %d bytes: want at least 1 of at least %d, which is the smallest that the generator makes", alerts, size, smallest)
+	}
 	r, err := findRsyslog(receivers)
 	if err != nil {
 		return err
 	}
-	l, err := newLines(ctx, b.alerts, size)
+	l, err := newLines(ctx, alerts, size)
 	defer os.RemoveAll(l.dir) //nolint:errcheck // a temporary folder
 	if err != nil {
 		return err
 	}
 	p := &peers{sender: filepath.Join(bin, "sender"), rsyslog: r, lines: l}
-	fmt.Printf("peers: %d lines in the same order, %d bytes each on average (alerts of -size %d and their headers), to the simulator's endpoint over mutual TLS on this machine, one connection at a time; %d runs in turns, the one in the middle (slowest to fastest); times begin with the start of the program\n",
+	fmt.Printf("peers: %d lines in the same order, %d bytes each on average (alerts of -size %d and their headers), to the simulator's endpoint over mutual TLS on this machine, one connection at a time; %d runs in turns, medians (slowest to fastest); times begin with the start of the program\n",
 		l.count, l.bytes/int64(l.count), size, peerRuns)
 	fmt.Printf("peers: sender: lines wait in UNIQUE of a server in a process of its own, every write synced; default confirmation and rotation\n")
 	fmt.Printf("peers: rsyslog %s: lines wait in a file; %s\n", r.version, rsyslogSettings)
@@ -56,15 +60,40 @@ func comparePeers(ctx context.Context, b *bench, bin, receivers string, size int
 		}
 	}
 	for _, c := range contenders {
-		slices.SortFunc(c.runs, func(x, y delivery) int { return cmp.Compare(x.arrival, y.arrival) })
 		fmt.Println(p.describe(c))
 	}
 	fmt.Println(p.compare(contenders[0], contenders[1:]))
 	return nil
 }
 
-// middle is the run with the middle rate.
-func (c *contender) middle() delivery { return c.runs[len(c.runs)/2] }
+// middle has the median of each figure. The figures of one run belong together, but the processor time of
+// equal runs differs by half on a shared machine, and not as their rates do.
+func (c *contender) middle() delivery {
+	of := func(figure func(delivery) time.Duration) time.Duration { return median(figures(c.runs, figure)) }
+	return delivery{
+		arrival:   of(func(d delivery) time.Duration { return d.arrival }),
+		flow:      of(func(d delivery) time.Duration { return d.flow }),
+		confirmed: of(func(d delivery) time.Duration { return d.confirmed }),
+		cpu:       of(func(d delivery) time.Duration { return d.cpu }),
+		busCPU:    of(func(d delivery) time.Duration { return d.busCPU }),
+		sinkCPU:   of(func(d delivery) time.Duration { return d.sinkCPU }),
+		peak:      median(figures(c.runs, func(d delivery) float64 { return d.peak })),
+		busPeak:   median(figures(c.runs, func(d delivery) float64 { return d.busPeak })),
+	}
+}
+
+func figures[T any](runs []delivery, figure func(delivery) T) []T {
+	var out []T
+	for _, d := range runs {
+		out = append(out, figure(d))
+	}
+	return out
+}
+
+// span gives the slowest and the fastest of some times, as rates.
+func (p *peers) span(times []time.Duration) string {
+	return fmt.Sprintf("%.0f to %.0f", p.rate(slices.Max(times)), p.rate(slices.Min(times)))
+}
 
 func (p *peers) rate(d time.Duration) float64 { return float64(p.lines.count) / d.Seconds() }
 
@@ -72,10 +101,11 @@ func (p *peers) rate(d time.Duration) float64 { return float64(p.lines.count) / 
 func (p *peers) describe(c *contender) string {
 	m := c.middle()
 	var text strings.Builder
-	fmt.Fprintf(&text, "%s: %.0f lines/s up to the last arrival (%.0f to %.0f; %.0f from the first arrival on)", c.name,
-		p.rate(m.arrival), p.rate(c.runs[len(c.runs)-1].arrival), p.rate(c.runs[0].arrival), p.rate(m.flow))
+	arrivals := figures(c.runs, func(d delivery) time.Duration { return d.arrival })
+	fmt.Fprintf(&text, "%s: %.0f lines/s up to the last arrival (%s; %.0f from the first arrival on)", c.name, p.rate(m.arrival), p.span(arrivals), p.rate(m.flow))
 	if m.confirmed > 0 {
-		fmt.Fprintf(&text, ", confirmed after %.2f s: %.0f confirmed lines/s (goal %d), %d possibly resent", m.confirmed.Seconds(), p.rate(m.confirmed), peersGoal, m.resent)
+		confirmed := figures(c.runs, func(d delivery) time.Duration { return d.confirmed })
+		fmt.Fprintf(&text, ", all confirmed after %.2f s: %.0f confirmed lines/s (%s; goal %d)", m.confirmed.Seconds(), p.rate(m.confirmed), p.span(confirmed), peersGoal)
 	} else {
 		text.WriteString(", confirmed: never, it does not ask whether the endpoint has read what was written")
 	}
@@ -89,12 +119,16 @@ func (p *peers) describe(c *contender) string {
 		fmt.Fprintf(&text, ", the bus's %.0f MiB", m.busPeak)
 	}
 	var arrived, duplicates int64
+	var resent uint64
 	identical := 0
 	for _, d := range c.runs {
-		arrived, duplicates = arrived+d.arrived, duplicates+d.duplicates
+		arrived, duplicates, resent = arrived+d.arrived, duplicates+d.duplicates, resent+d.resent
 		if d.identical {
 			identical++
 		}
+	}
+	if m.confirmed > 0 {
+		fmt.Fprintf(&text, "; possibly resent %d", resent)
 	}
 	fmt.Fprintf(&text, "; all runs: arrived %d, missing %d, duplicates %d, byte for byte what the file holds in %d of %d",
 		arrived, int64(len(c.runs)*p.lines.count)-arrived, duplicates, identical, len(c.runs))

@@ -22,8 +22,9 @@ type rsyslog struct {
 const rsyslogSettings = "imfile (inotify, 1,024 lines a submission), ruleset queue LinkedList of 50,000 with one worker and batches of 1,024, omfwd with traditional framing, the client certificate, and chain and name of the endpoint verified"
 
 // rsyslogConfig has no queue on disk: the file is what rsyslog reads again from the place that it remembers, so a
-// second copy would only cost it time. Batches and queue are large enough for it: twice as large brings nothing
-// more. One worker, because each has a connection of its own and the sender has one at a time.
+// second copy would only cost it time. Measured: a direct queue, a FixedArray, batches of 256 and of 4,096, and
+// polling instead of inotify are not faster. One worker, because each has a connection of its own and the sender
+// has one at a time.
 var rsyslogConfig = template.Must(template.New("").Parse(`global(
 	workDirectory="{{.Dir}}"
 	maxMessageSize="4m"
