@@ -22,15 +22,26 @@ const (
 	// patience is the same when more was waiting: the server is on its way with it, and every batch costs
 	// the same few disk writes whatever its size.
 	patience = 50 * time.Millisecond
+	// maxAge is how long what the server sent between two calls may be kept for the later one. Nobody renews it
+	// meanwhile, so an older one may be in somebody else's hands already; then a nak would have the server
+	// give it to a third (nats-server v2.15, consumer.go, processNak), so it is only forgotten.
+	maxAge = AckWait / 3
+	// unsubscribed is when the client has surely left the inbox of a request that was ended: it does so a moment
+	// later, and until then the server would send what is given back to nobody there.
+	unsubscribed = 100 * time.Millisecond
 )
 
-// Pull takes messages from a durable consumer in batches. The server never has more outstanding for it
-// than it asked for, so nothing ages in a client buffer unseen: every message that was asked for comes out
-// of Next, or goes back by Close. It is not safe for concurrent use; use one for each worker.
+// Pull takes messages from a durable consumer in batches. While a caller works on a full batch and the stream
+// holds more, the next one is on its way; beyond that the server has nothing outstanding for it that Next did
+// not ask for. Nothing ages in a client buffer unseen: every message comes out of Next within a third of
+// [AckWait], goes back by Close, or is left to be delivered again. It is not safe for concurrent use; use one
+// for each worker.
 type Pull struct {
 	consumer jetstream.Consumer
 	current  jetstream.MessageBatch // nil: no request is outstanding
 	cancel   context.CancelFunc     // ends the outstanding request
+	left     int                    // messages that it may still bring
+	returned time.Time              // when the last Next returned
 }
 
 // Pull binds to a provisioned consumer.
@@ -44,9 +55,13 @@ func (b *Bus) Pull(ctx context.Context, stream, consumer string) (*Pull, error) 
 
 // Next returns at least one and at most n messages: n as long as the stream holds more, else what there
 // is within 2 ms; an empty batch when none came within wait. Errors are ctx's or the connection's; call Next
-// again after a pause. A request that Next left behind keeps delivering into the next call, so n should
-// not shrink from call to call by more than the caller can hold.
+// again after a pause. A request that Next left behind or made ahead keeps delivering into the next call, so n
+// should not shrink from call to call by more than the caller can hold.
 func (p *Pull) Next(ctx context.Context, n int, wait time.Duration) ([]jetstream.Msg, error) {
+	if p.current != nil && p.stale() {
+		p.discard(func(jetstream.Msg) {})
+	}
+	defer func() { p.returned = time.Now() }()
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	for {
@@ -58,7 +73,10 @@ func (p *Pull) Next(ctx context.Context, n int, wait time.Duration) ([]jetstream
 		select {
 		case m, open := <-p.current.Messages():
 			if open {
-				return p.gather(append(make([]jetstream.Msg, 0, n), m), n), nil
+				p.left--
+				batch := p.gather(append(make([]jetstream.Msg, 0, n), m), n)
+				p.prefetch(batch, n)
+				return batch, nil
 			}
 			err := p.current.Error()
 			p.end()
@@ -83,6 +101,7 @@ func (p *Pull) gather(batch []jetstream.Msg, n int) []jetstream.Msg {
 				p.end()
 				return batch
 			}
+			p.left--
 			batch = append(batch, m)
 			continue
 		default:
@@ -99,6 +118,7 @@ func (p *Pull) gather(batch []jetstream.Msg, n int) []jetstream.Msg {
 				p.end()
 				return batch
 			}
+			p.left--
 			batch = append(batch, m)
 		case <-timer.C:
 			return batch
@@ -107,19 +127,47 @@ func (p *Pull) gather(batch []jetstream.Msg, n int) []jetstream.Msg {
 	return batch
 }
 
+// prefetch asks for the next batch behind a full one that is not the last. A failure is the next Next's.
+func (p *Pull) prefetch(batch []jetstream.Msg, n int) {
+	if len(batch) < n || p.left > 0 {
+		return
+	}
+	if meta, err := batch[n-1].Metadata(); err != nil || meta.NumPending == 0 {
+		return
+	}
+	if p.current != nil {
+		p.end()
+	}
+	_ = p.request(n)
+}
+
+// stale reports whether what came since the last Next may be too old to be taken.
+func (p *Pull) stale() bool { return time.Since(p.returned) > maxAge }
+
 // benign are the ends of a request that carry no news.
 func benign(err error) bool {
 	return errors.Is(err, jetstream.ErrNoMessages) || errors.Is(err, context.DeadlineExceeded)
 }
 
-// Close gives back what was asked for and not taken, so that another replica gets it at once.
+// Close gives back what was asked for and not taken, so that another replica gets it at once. Next may be
+// called again.
 func (p *Pull) Close() {
 	if p.current == nil {
 		return
 	}
+	// If a nak is lost, the acknowledgement wait gives the message back.
+	settle := func(m jetstream.Msg) { _ = m.NakWithDelay(unsubscribed) }
+	if p.stale() {
+		settle = func(jetstream.Msg) {}
+	}
+	p.discard(settle)
+}
+
+// discard ends the outstanding request and settles what it had brought.
+func (p *Pull) discard(settle func(jetstream.Msg)) {
 	p.cancel()
 	for m := range p.current.Messages() {
-		_ = m.Nak() // if it is lost, the acknowledgement wait gives the message back
+		settle(m)
 	}
 	p.end()
 }
@@ -132,7 +180,7 @@ func (p *Pull) request(n int) error {
 		cancel()
 		return fmt.Errorf("pull: %w", err)
 	}
-	p.current, p.cancel = batch, cancel
+	p.current, p.cancel, p.left = batch, cancel, n
 	return nil
 }
 
