@@ -131,19 +131,33 @@ func row(position int, raw []byte, value gjson.Result) Row {
 	return r
 }
 
-// unusable names a row without showing any of its values, which may be under an obfuscation rule: by
-// its place, size and hash, and by subscription and name where these are the guids they should be.
+// Unusable is the error of a row that is no object or has no usable id. Its text names the row: by its place,
+// size and hash, and by subscription and name where these are the guids they should be.
+type Unusable struct {
+	position, size int
+	names, why     string
+}
+
+func (u *Unusable) Error() string { return u.text(u.names) }
+
+// Anonymous is Error without anything that is taken or computed from the row's values, for rows of which some
+// values must not show. The hash is one: with the rest of the row known, it confirms a guess.
+func (u *Unusable) Anonymous() string { return u.text("") }
+
+func (u *Unusable) text(names string) string {
+	return fmt.Sprintf("row %d of the page (%d bytes%s) %s", u.position, u.size, names, u.why)
+}
+
 func unusable(position int, r Row, name, why string) error {
-	var known string
+	sum := sha256.Sum256(r.Raw)
+	names := fmt.Sprintf(", SHA-256 %x…", sum[:8])
 	if guid(r.Subscription) {
-		known += ", subscription " + r.Subscription
+		names += ", subscription " + r.Subscription
 	}
 	if n := unquote(name); guid(n) {
-		known += ", name " + n
+		names += ", name " + n
 	}
-	sum := sha256.Sum256(r.Raw)
-	return fault.Permanent(fmt.Errorf("row %d of the page (%d bytes, SHA-256 %x…%s) %s",
-		position+1, len(r.Raw), sum[:8], known, why))
+	return fault.Permanent(&Unusable{position: position + 1, size: len(r.Raw), names: names, why: why})
 }
 
 func guid(s string) bool {

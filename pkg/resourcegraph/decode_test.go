@@ -3,8 +3,10 @@ package resourcegraph
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -124,9 +126,14 @@ func TestUnusableRowIsNamedByItsGuidsOnly(t *testing.T) {
 	if text := p.Rows[0].Err.Error(); !strings.HasPrefix(text, "row 1 of the page (") || !strings.Contains(text, sub) || !strings.Contains(text, name) || !strings.HasSuffix(text, "has no id") {
 		t.Error(text)
 	}
-	for _, r := range p.Rows {
+	for i, r := range p.Rows {
 		if strings.Contains(r.Err.Error(), "hidden") {
 			t.Error(r.Err)
+		}
+		var u *Unusable
+		want := "row " + strconv.Itoa(i+1) + " of the page (" + strconv.Itoa(len(r.Raw)) + " bytes) has no id"
+		if !errors.As(r.Err, &u) || u.Anonymous() != want {
+			t.Errorf("%+v, want %s", u, want)
 		}
 	}
 }

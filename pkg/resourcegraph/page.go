@@ -18,7 +18,7 @@ type Row struct {
 	// Start is properties.startTimeUtc in UTC; zero if there is no usable one.
 	Start time.Time
 	// Err says why this row cannot be used: it is no object or has no usable id. It is
-	// fault.Permanent: the row becomes a dead letter, the rest of the page is fine.
+	// fault.Permanent and an *Unusable: the row becomes a dead letter, the rest of the page is fine.
 	Err error
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"defenderiot/pkg/config"
 	"defenderiot/pkg/fault"
+	"defenderiot/pkg/obfuscation"
 	"defenderiot/pkg/resourcegraph"
 	"defenderiot/pkg/telemetry"
 	"defenderiot/proto"
@@ -143,10 +144,9 @@ func Validate(c *config.Config) error {
 
 func service(name string, input config.Input) (Service, error) {
 	alerts := input.Services.IoTSecurityAlerts
-	if len(alerts.ObfuscationData) > 0 {
-		// Sending in clear what was asked to be masked would be worse than not starting.
-		return Service{}, fault.Config(0, "inputs.%s.services.%s.obfuscation_data: this version cannot mask values and refuses to send them unmasked", name, ServiceName).
-			WithHint("remove obfuscation_data only if the values may leave unmasked")
+	masker, err := masker(name, alerts.ObfuscationData)
+	if err != nil {
+		return Service{}, err
 	}
 	host, err := os.Hostname()
 	if err != nil {
@@ -167,5 +167,22 @@ func service(name string, input config.Input) (Service, error) {
 		Ignore:           alerts.DeduplicationIgnore,
 		Tag:              tag, Environment: input.Environment, Host: host,
 		Endpoint: "microsoft.iotsecurity/locations/devicegroups/alerts",
+		Masker:   masker,
 	}, nil
+}
+
+// masker makes what obfuscation_data asks for; nil without rules.
+func masker(input string, configured []config.ObfuscationRule) (Masker, error) {
+	if len(configured) == 0 {
+		return nil, nil
+	}
+	rules := make([]obfuscation.Rule, len(configured))
+	for i, r := range configured {
+		rules[i] = obfuscation.Rule{Path: r.Name, Value: r.Value, Patterns: r.StringPatterns}
+	}
+	m, err := obfuscation.New(rules)
+	if err != nil {
+		return nil, fault.Config(0, "inputs.%s.services.%s.obfuscation_data%v", input, ServiceName, err)
+	}
+	return m, nil
 }

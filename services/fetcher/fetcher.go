@@ -77,10 +77,8 @@ type Service struct {
 	Tag, Environment, Host string
 	// TokenEndpoint and Endpoint are what set-up errors name where the client has not named them itself.
 	TokenEndpoint, Endpoint string
-	// Mask replaces what must not be stored; nil when nothing is masked. It is called after hashing, for
-	// one row at a time from several goroutines. A row that it returns an error for becomes a dead letter
-	// without payload.
-	Mask func(row []byte) ([]byte, error)
+	// Masker masks what must not be stored; nil when nothing is masked.
+	Masker Masker
 }
 
 // Options are what a Fetcher is made from. Source, Graph and Bus are required.
@@ -116,11 +114,14 @@ type Fetcher struct {
 	alone    bool
 	wall     func() time.Time
 	timing   timing
+	hidden   hidden
 
 	running  atomic.Bool
 	pages    atomic.Uint64 // pages numbered so far in this process
 	pageSize pageSize
 	slots    chan struct{} // one for each page that background reads hold in memory
+
+	idleRules sync.Once // the rules that mask nothing have been told
 
 	mu       sync.Mutex
 	lastPull int64
@@ -195,6 +196,10 @@ func New(o Options) (*Fetcher, error) {
 		source: o.Source, service: s, graph: o.Graph, bus: o.Bus, logger: o.Logger, tracer: tracerOr(o.Tracer),
 		metrics: m, instance: o.Instance, alone: o.Alone, wall: o.Clock, timing: defaultTiming(),
 		slots: make(chan struct{}, backgroundPages), notReady: errors.New("not started"),
+		hidden: hiddenBy(s.Masker),
+	}
+	if err := observeMasker(o.Meter, o.Source, s.Masker); err != nil {
+		return nil, fmt.Errorf("fetcher: %w", err)
 	}
 	f.pageSize.top = resourcegraph.MaxTop
 	return f, nil

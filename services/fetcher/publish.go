@@ -68,7 +68,7 @@ func (s *session) publish(ctx context.Context, p *pull, page *resourcegraph.Page
 	for i, o := range fresh {
 		data, err := s.envelope(p, page, o)
 		if err == nil && len(data) > messageBytes {
-			err = fmt.Errorf("the row's message of %d bytes exceeds the %d that the bus takes", len(data), messageBytes)
+			err = plainly("the row's message of %d bytes exceeds the %d that the bus takes", len(data), messageBytes)
 		}
 		if err != nil {
 			dead = append(dead, s.letter(o.row, err))
@@ -130,7 +130,7 @@ func (s *session) hashOf(row *resourcegraph.Row, mode string) (hash string, err 
 		}
 	}()
 	if row.ID == "" {
-		return "", errors.New("the row has no id")
+		return "", plainly("the row has no id")
 	}
 	if mode == DeduplicateVersion {
 		return proto.HashVersionOf(row.ID, row.Raw, s.service.Ignore)
@@ -219,7 +219,7 @@ func (s *session) lookup(ctx context.Context, subjects []string) (map[string]boo
 }
 
 // envelope encodes a row as it is stored; masks are applied here, after hashing and before anything
-// leaves memory.
+// leaves memory. What the envelope holds beside the row is left out where a rule masks it in the row.
 func (s *session) envelope(p *pull, page *resourcegraph.Page, o outgoing) (data []byte, err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -227,29 +227,32 @@ func (s *session) envelope(p *pull, page *resourcegraph.Page, o outgoing) (data 
 		}
 	}()
 	raw := []byte(o.row.Raw)
-	if s.service.Mask != nil {
-		if raw, err = s.service.Mask(raw); err != nil {
-			return nil, fmt.Errorf("masking the row: %w", err)
+	if s.service.Masker != nil {
+		buffer, _ := maskBuffers.Get().(*[]byte)
+		defer keep(buffer)
+		if *buffer, err = s.service.Masker.Append((*buffer)[:0], raw); err != nil {
+			return nil, plainly("masking the row: %w", err)
 		}
+		raw = *buffer
 	}
 	e := proto.Envelope{
 		Row: raw, Hash: o.hash, HashVersion: proto.HashVersion,
-		AlertID: proto.Identity(o.row.ID), EventTime: o.row.Start, Source: s.source, Scope: o.row.Subscription,
+		AlertID: s.identity(o.row), EventTime: s.hidden.startOf(o.row), Source: s.source, Scope: s.hidden.scopeOf(o.row),
 		PullingID: p.id, PullStart: p.start, Generation: s.generation, FetchTime: page.Received,
 		Host: s.service.Host, Tag: s.service.Tag, Environment: s.service.Environment, ClaimOnly: o.claim,
 	}
 	return e.Encode()
 }
 
-// letter is the dead letter of a row that cannot be published. Its payload is masked like any other; if
-// that fails there is none.
+// letter is the dead letter of a row that cannot be published. Its payload is masked like any other row; if
+// that fails, or makes it too large to store, there is none.
 func (s *session) letter(row *resourcegraph.Row, reason error) (d proto.DeadLetter) {
 	now := s.wall().UTC()
 	d = proto.DeadLetter{
-		Stage: proto.StageFetcher, AlertID: proto.Identity(row.ID), Reason: reason.Error(),
+		Stage: proto.StageFetcher, AlertID: s.identity(row), Reason: s.reason(reason),
 		Attempts: 1, First: now, Last: now,
 	}
-	if s.service.Mask == nil {
+	if s.service.Masker == nil {
 		d.Payload = row.Raw
 		return d
 	}
@@ -258,7 +261,7 @@ func (s *session) letter(row *resourcegraph.Row, reason error) (d proto.DeadLett
 			d.Payload = nil
 		}
 	}()
-	if masked, err := s.service.Mask(row.Raw); err == nil {
+	if masked, err := s.service.Masker.Append(nil, row.Raw); err == nil && len(masked) <= messageBytes {
 		d.Payload = masked
 	}
 	return d

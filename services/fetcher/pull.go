@@ -151,4 +151,5 @@ func (s *session) announce(from time.Time) {
 func (s *session) summarise(ctx context.Context, p *pull, level slog.Level) {
 	s.logger.Log(ctx, level, "No skip_token returned. All records fetched.")
 	s.logger.Log(ctx, level, p.statistics())
+	s.summariseRules()
 }

@@ -184,6 +184,9 @@ func (s *session) moveRecord(ctx context.Context, to time.Time, ids []string) er
 			return false
 		}
 		c.LastEventTime, c.LastIDs = to, slices.Clone(ids)
+		if s.hidden.id {
+			c.LastIDs = nil
+		}
 		return true
 	})
 	if err != nil {
