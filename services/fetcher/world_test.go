@@ -1,6 +1,7 @@
 package fetcher
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -28,7 +29,9 @@ type alert struct {
 	start   time.Time // zero: no usable start
 	version int
 	err     error
-	size    int // bytes counted against a page's limit
+	size    int    // bytes counted against a page's limit
+	raw     string // the row, if not a plain one
+	scope   string // the row's subscription, if not sub
 }
 
 // world is Azure and the bus as one thing in memory, with one lock, so that what a test asserts is a
@@ -207,7 +210,7 @@ func (w *world) page(q resourcegraph.Query) (*resourcegraph.Page, error) {
 			continue
 		}
 		raw := fmt.Sprintf(`{"id":%q,"properties":{"version":%d}}`, a.id, a.version)
-		p.Rows = append(p.Rows, resourcegraph.Row{Raw: []byte(raw), ID: a.id, Subscription: a.sub, Start: a.start, Err: a.err})
+		p.Rows = append(p.Rows, resourcegraph.Row{Raw: []byte(cmp.Or(a.raw, raw)), ID: a.id, Subscription: cmp.Or(a.scope, a.sub), Start: a.start, Err: a.err})
 	}
 	if w.pageLimit > 0 && size > w.pageLimit {
 		return nil, fmt.Errorf("simulated: %w", resourcegraph.ErrPayloadTooLarge)
