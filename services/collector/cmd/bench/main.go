@@ -53,6 +53,7 @@ func run() int {
 		{"source", b.source},
 		{"quota", b.quota},
 		{"latency", b.latency},
+		{"obfuscation", b.obfuscation},
 	} {
 		if !strings.Contains(m.name, *only) || ctx.Err() != nil {
 			continue
