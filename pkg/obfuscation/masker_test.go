@@ -134,6 +134,14 @@ func TestRefusesWhatItCannotBeSureOf(t *testing.T) {
 			t.Errorf("%.80s: %.80s, %v", bad, out, err)
 		}
 	}
+	for c := range 0x20 {
+		for at := range 9 { // texts are read eight bytes at a time
+			bad := `{"a":"` + strings.Repeat("x", at) + string(rune(c)) + `yyyyyyyyy"}`
+			if out, err := m.Append(nil, []byte(bad)); err == nil {
+				t.Errorf("%q became %q", bad, out)
+			}
+		}
+	}
 	for _, good := range []string{deep(maxDepth), `{"deep":` + deep(maxDepth-1) + `}`, `{"secret":` + deep(maxDepth-1) + `}`} {
 		if got := masked(t, m, good); got != good {
 			t.Errorf("%.80s became %.80s", good, got)

@@ -68,7 +68,7 @@ func drawRules(t *rapid.T, patterns bool) []Rule {
 	return rapid.SliceOfN(rapid.Custom(func(t *rapid.T) Rule {
 		r := Rule{Path: rapid.SliceOfN(segment, 1, 4).Draw(t, "path"), Value: value.Draw(t, "value")}
 		if patterns {
-			r.Patterns = []*regexp.Regexp{regexp.MustCompile(rapid.SampledFrom([]string{"[ab]+", "x(0|1)", "é.", "1", ".", "", "(?:a|(b))x"}).Draw(t, "pattern"))}
+			r.Patterns = []*regexp.Regexp{regexp.MustCompile(rapid.SampledFrom([]string{"[ab]+", "b", "x(0|1)", "é.", "1", ".", "", "(?:a|(b))x"}).Draw(t, "pattern"))}
 		}
 		return r
 	}), 1, 4).Draw(t, "rules")
