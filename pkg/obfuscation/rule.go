@@ -21,7 +21,7 @@ type Rule struct {
 	Value any
 	// Patterns limit the rule to what they match within a text: the first group where there is one and it took
 	// part in the match, else the match. A number, true or false that one of them matches as it is written is
-	// masked as a whole, and so is a number with an exponent.
+	// masked as a whole, and so is a number with an exponent. \w, \d and \s match beyond ASCII too.
 	Patterns []*regexp.Regexp
 }
 
@@ -59,12 +59,19 @@ type segment struct {
 }
 
 func compile(r Rule) (rule, error) {
-	c := rule{name: strings.Join(r.Path, "."), patterns: r.Patterns}
+	c := rule{name: strings.Join(r.Path, ".")}
 	if len(r.Path) == 0 {
 		return c, errors.New("name: an empty path; allowed: at least one segment")
 	}
 	for _, key := range r.Path {
 		c.path = append(c.path, segment{key: key, index: indexOf(key), any: key == wildcard})
+	}
+	for i, p := range r.Patterns {
+		wide, err := widen(p)
+		if err != nil {
+			return c, fmt.Errorf("string_patterns[%d]: %w", i, err)
+		}
+		c.patterns = append(c.patterns, wide)
 	}
 	for k := range kinds {
 		c.masks[k], c.fits[k] = []byte(defaults[k]), r.Value == nil
