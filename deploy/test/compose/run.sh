@@ -1,19 +1,28 @@
 #!/usr/bin/env bash
-# The container form, on the engine of this machine: first start, wrong files, demo, scaling, a changed configuration,
-# down and up, everything in one container. It prints what it counted, ends with 1 if one alert is missing or came
-# twice, and removes everything that it started. Needs docker, docker-compose (or docker compose), curl and jq.
+# The container form, on the engine of this machine: first start, wrong files, scaling, a changed configuration, nats
+# away, down and up, demo, everything in one container. It prints what it counted, ends with 1 if one alert is missing
+# or came twice, and removes everything that it started. Needs docker, docker-compose (or docker compose), curl, jq, and
+# root, for files of other users.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../../.." && pwd)
+not_run() { echo "compose-test: NOT RUN: $*" >&2; exit 1; }
+for program in docker curl jq go; do command -v "$program" >/dev/null || not_run "there is no $program"; done
+docker info >/dev/null 2>&1 || not_run "no docker engine answers; start it (systemctl start docker, or dockerd &), then: make compose-test"
+[ "$(id -u)" = 0 ] || not_run "it makes files of other users: run it as root"
+dc=(docker-compose)
+command -v docker-compose >/dev/null || dc=(docker compose)
+"${dc[@]}" version >/dev/null 2>&1 || not_run "there is neither docker-compose nor docker compose"
+
 work=$(mktemp -d)
 tag=compose-test-$$
-[ -z "${READY_IMAGES:-}" ] || for i in collector fetcher dedup sender simulator; do docker tag "$READY_IMAGES/$i" "defender-iot-collector/$i:$tag"; done # to try the script itself
 export VERSION=$tag COMMIT=$tag COMPOSE_PROJECT_NAME=collector-$tag DEMO_PORT=0 DEMO_RATE=0 DOCKER_BUILDKIT=0 COMPOSE_DOCKER_CLI_BUILD=0
 export GOPROXY=${GOPROXY:-$(go env GOPROXY)} GOSUMDB=${GOSUMDB:-$(go env GOSUMDB)} GONOSUMDB=${GONOSUMDB:-$(go env GONOSUMDB)}
 images=(collector fetcher dedup sender simulator)
-dc=(docker-compose)
-command -v docker-compose >/dev/null || dc=(docker compose)
-here() { "${dc[@]}" -f "$root/docker-compose.yml" --project-directory "$work" "$@"; }
+file=docker-compose.yml
+# here is compose in the user's folder, with the file that is tried. quick.yml only asks for health more often.
+here() { "${dc[@]}" -f "$root/$file" -f "$work/quick.yml" --project-directory "$work" "$@"; }
 pids=()
+source "$root/deploy/test/compose/check.sh"
 
 clean() {
   local status=$?
@@ -24,41 +33,21 @@ clean() {
     here logs --no-color --tail 15 2>&1 | cut -c1-400 | tail -90
   fi
   [ "${#pids[@]}" -eq 0 ] || kill "${pids[@]}" 2>/dev/null
-  here --profile demo down -v --remove-orphans >/dev/null 2>&1
-  docker rm -f "one-$tag" "copy-$tag" >/dev/null 2>&1
+  # By the project's label, whichever of the files made them.
+  docker ps -aq --filter "label=com.docker.compose.project=$COMPOSE_PROJECT_NAME" | xargs -r docker rm -fv >/dev/null 2>&1
+  docker rm -fv "one-$tag" "copy-$tag" >/dev/null 2>&1
+  docker network ls -q --filter "label=com.docker.compose.project=$COMPOSE_PROJECT_NAME" | xargs -r docker network rm >/dev/null 2>&1
+  docker volume ls -q --filter "label=com.docker.compose.project=$COMPOSE_PROJECT_NAME" | xargs -r docker volume rm >/dev/null 2>&1
   for i in "${images[@]}"; do docker rmi -f "defender-iot-collector/$i:$tag" >/dev/null 2>&1; done
   "$root/deploy/test/compose/images.sh" remove "$work/images"
   rm -rf "$work"
+  left=$( (docker ps -aq --filter "name=$tag"; docker network ls -q --filter "name=$tag"; docker volume ls -q --filter "name=$tag"; docker images -q "defender-iot-collector/*:$tag") | wc -l)
+  echo "left behind: $left containers, networks, volumes and images"
   exit "$status"
 }
 trap clean EXIT
 trap 'exit 1' INT TERM
 
-step() { printf '\n== %s (%s s)\n' "$*" "$SECONDS"; }
-fail() { echo "FAILED: $*"; exit 1; }
-# until_true WHAT COMMAND... waits at most two minutes.
-until_true() {
-  local what=$1 end=$((SECONDS + 120))
-  shift
-  until "$@"; do
-    [ $SECONDS -lt $end ] || fail "gave up waiting for: $what"
-    sleep 0.5
-  done
-}
-# grep reads to the end: with -q the logs' writer would fail.
-said() { here logs --no-color "$1" 2>&1 | grep -- "$2" >/dev/null; }
-container() { here ps -q "$1"; }
-status() { docker inspect -f '{{.State.Status}}' "$(container "$1" | head -1)" 2>/dev/null; }
-healthy() { [ "$(docker inspect -f '{{.State.Health.Status}}' $(container "$1") | sort -u)" = healthy ]; }
-stats() { curl -sf --max-time 10 "$control/stats"; }
-add() { curl -sf --max-time 30 -d "{\"count\": $1}" "$control/alerts" >/dev/null; }
-# count is alerts made, alerts arrived, missing, repeats.
-count() { stats | jq -r '"\(.devo.unique + .missing) made, \(.devo.unique) arrived, \(.missing) missing, \(.devo.duplicates) repeats"'; }
-arrived() { [ "$(stats | jq '.missing == 0 and .devo.unique >= '"$1")" = true ]; }
-exact() {
-  echo "$(count)"
-  [ "$(stats | jq '.missing == 0 and .devo.duplicates == 0')" = true ] || fail "an alert is missing or came twice"
-}
 # simulate starts a simulator on this machine, where containers reach it, with its files in a folder.
 simulate() {
   "$work/simulator" --azure-listen "$gateway:0" --devo-listen "$gateway:0" --control-listen 127.0.0.1:0 --host "$gateway" \
@@ -67,21 +56,36 @@ simulate() {
   until_true "the simulator" grep -q "simulator is ready" "$1.log"
   control=$(sed -n 's/.*simulator is ready.* control=\([^ ]*\) .*/\1/p' "$1.log")
 }
-# mend does what a hint says, as a person would: in the folder of the compose file.
-mend() { echo "mended by: $1"; (cd "$work" && bash -c "$1"); }
-hinted() { grep -o "chown [-R ]*65532 [^ ,\"]*" | tail -1; }
+# configure puts a simulator's configuration and certificates where the user has them, owned by $2, for it alone.
+configure() {
+  rm -rf "$work/config" "$work/certs"
+  mkdir -p "$work/config" "$work/certs"
+  cp "$1/config.yaml" "$work/config/config.yaml"
+  cp "$1"/certs/* "$work/certs/"
+  # So that each replica's figures can be read from here.
+  echo 'telemetry: {listen: "0.0.0.0:8080"}' >>"$work/config/config.yaml"
+  chown -R "$2" "$work/config" "$work/certs"
+  chmod 0600 "$work/config/config.yaml" "$work"/certs/*
+  chmod 0644 "$work/certs/azure-ca.crt" # the simulated cloud's, which a real configuration has not
+  chmod 0755 "$work" "$work/config" "$work/certs"
+}
 
-step images
+step "images, all five by the Dockerfile"
 mkdir -p "$work/deploy/nats" && cp "$root/deploy/nats/nats-server.conf" "$work/deploy/nats/"
+quick fetcher dedup sender
 "$root/deploy/test/compose/images.sh" make "$work/images"
-[ -n "${READY_IMAGES:-}" ] || "${dc[@]}" -f "$root/docker-compose.yml" --project-directory "$root" --profile demo build >"$work/build.log" 2>&1 || { tail -40 "$work/build.log"; fail build; }
+echo "base images for the test made after $SECONDS s"
+if [ -z "${READY_IMAGES:-}" ]; then
+  "${dc[@]}" -f "$root/docker-compose.yml" --project-directory "$root" --profile demo build >"$work/build.log" 2>&1 || { tail -40 "$work/build.log"; fail build; }
+else # to try this script itself
+  for i in "${images[@]}"; do docker tag "${READY_IMAGES/NAME/$i}" "defender-iot-collector/$i:$tag"; done
+fi
 for i in "${images[@]}"; do
   size=$(docker image inspect -f '{{.Size}}' "defender-iot-collector/$i:$tag")
   limit=30
   [ "$i" != collector ] || limit=55
-  [ "$i" != simulator ] || limit=none
   echo "image $i: $((size / 1000000)) MB, at most $limit; user $(docker image inspect -f '{{.Config.User}}' "defender-iot-collector/$i:$tag")"
-  [ "$limit" = none ] || [ "$size" -le $((limit * 1000000)) ] || fail "image $i is too large"
+  [ "$size" -le $((limit * 1000000)) ] || fail "image $i is too large"
 done
 docker run --rm "defender-iot-collector/collector:$tag" --version
 docker create --name "copy-$tag" "defender-iot-collector/simulator:$tag" >/dev/null
@@ -98,38 +102,22 @@ tail -1 "$work/up.log"
 here logs --no-color provision | grep -E "there is no file|hint:" | tail -2
 said provision "there is no file config/config.yaml" || fail "the missing file is not named"
 said provision "hint: put your configuration there" || fail "no hint"
-here down >/dev/null 2>&1
 
 step "a wrong configuration"
 simulate "$work/sim"
-mkdir -p "$work/config" "$work/certs"
+configure "$work/sim" 65532
 sed 's/^bus:/bos:/; $a bus: {urls: x}' "$work/sim/config.yaml" >"$work/config/config.yaml"
 here up -d >/dev/null 2>&1 && fail "it started with a wrong configuration"
 said provision "config/config.yaml:[0-9]*:[0-9]*: bus" || fail "the wrong line is not named"
 here logs --no-color provision | grep CODE | tail -1 | cut -c1-300
-here down >/dev/null 2>&1
 
-step "root's files, as the known collector's image has them"
-cp "$work/sim/config.yaml" "$work/config/config.yaml"
-# So that each replica's figures can be read from here.
-echo 'telemetry: {listen: "0.0.0.0:8080"}' >>"$work/config/config.yaml"
-cp "$work"/sim/certs/* "$work/certs/"
-chown -R 0:0 "$work/config" "$work/certs"
-chmod 0600 "$work/config/config.yaml" "$work"/certs/*
-chmod 0644 "$work/certs/azure-ca.crt" # the simulated cloud's, which a real configuration has not
-chmod 0755 "$work" "$work/config" "$work/certs"
+step "root's files, mode 0600"
+configure "$work/sim" 0:0
 here up -d >/dev/null 2>&1 && fail "it read a file of root"
-hint=$(here logs --no-color provision | hinted) || fail "no command that mends the configuration's owner"
 here logs --no-color provision | grep "CODE:0006" | tail -1 | cut -c1-300
-mend "$hint"
+mend "$(here logs --no-color provision | hinted)"
 here up -d >/dev/null 2>&1 || fail "up"
-until_true "the sender to name the command" said sender "chown 65532 certs/"
-for n in 1 2 3 4; do
-  hint=$(here logs --no-color --tail 5 sender fetcher | hinted || true)
-  [ -z "$hint" ] || [ "$(stat -c %u "$work/${hint##* }")" = 65532 ] || mend "$hint"
-  [ "$n" = 4 ] || here restart -t 30 sender fetcher >/dev/null 2>&1
-  sleep 2
-done
+mend_until_read sender fetcher
 until_true "the alerts" arrived 100
 exact
 for s in fetcher dedup sender nats; do until_true "$s to be healthy" healthy "$s"; done
@@ -137,12 +125,12 @@ echo "healthy: nats, fetcher, dedup, sender"
 docker exec "$(container sender)" sender --health=ready || fail "the sender is not ready"
 [ "$(status provision)" = exited ] || fail "provision runs on"
 
+step "how the containers run"
+for s in fetcher dedup sender nats provision; do hardened "$s"; done
+
 step "three senders"
 here up -d --scale sender=3 >/dev/null 2>&1
-confirmed() { curl -sf --max-time 5 "http://$1:8080/metrics" | sed -n 's/^collector_sender_confirmed_total{.*} //p' | awk '{s += $1} END {printf "%d", s}'; }
-address() { docker inspect -f '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' "$1"; }
-answering() { for c in $(container sender); do confirmed "$(address "$c")" >/dev/null || return 1; done; }
-until_true "three senders" answering
+until_true "three senders" answering 3
 for _ in 1 2 3 4 5 6; do add 5000; sleep 1; done
 until_true "30,000 alerts" arrived 30100
 for c in $(container sender); do
@@ -167,19 +155,37 @@ until_true "alerts" arrived 31200
 here run --rm provision status 2>/dev/null | grep output
 exact
 
+step "nats hangs, then a program"
+for s in nats sender; do until_true "$s to be healthy" healthy "$s"; done
+docker pause "$(container nats)" >/dev/null
+add 100
+until_true "nats to be unhealthy" unhealthy nats
+until_true "the sender not to be ready" not_ready sender
+cut -c1-200 "$work/ready"
+docker exec "$(container sender)" sender --health || fail "the sender gave up with nats"
+echo "nats unhealthy; the sender is not ready, and serves"
+docker unpause "$(container nats)" >/dev/null
+until_true "nats to be healthy" healthy nats
+until_true "what came meanwhile" arrived 31300
+docker pause "$(container dedup)" >/dev/null
+until_true "dedup to be unhealthy" unhealthy dedup
+docker unpause "$(container dedup)" >/dev/null
+until_true "dedup to be healthy" healthy dedup
+echo "dedup unhealthy while it hangs"
+exact
+
 step "down, alerts meanwhile, up"
 here down >/dev/null 2>&1
-[ -z "$(docker ps -q --filter "label=com.docker.compose.project=$COMPOSE_PROJECT_NAME")" ] || fail "containers are left"
+[ -z "$(docker ps -aq --filter "label=com.docker.compose.project=$COMPOSE_PROJECT_NAME")" ] || fail "containers are left"
 add 3000
 here up -d >/dev/null 2>&1
-until_true "what came meanwhile" arrived 34200
+until_true "what came meanwhile" arrived 34300
 sleep 12 # one more pull, which reads the overlap again
 exact
 here down -v >/dev/null 2>&1
 
-step "demo"
-mv "$work/config" "$work/config.real"
-mv "$work/certs" "$work/certs.real"
+step "demo, without any configuration"
+rm -rf "$work/config" "$work/certs"
 here --profile demo up -d >/dev/null 2>&1 || fail "the demo does not start"
 port() { control=http://$(docker port "$(container simulator)" 8081 | head -1) && [ "$control" != http:// ]; }
 until_true "the simulator's port" port
@@ -187,34 +193,11 @@ until_true "the simulator" stats >/dev/null
 add 50
 until_true "alerts" arrived 70
 for s in fetcher dedup sender; do [ "$(docker inspect -f '{{.RestartCount}}' "$(container "$s")")" = 0 ] || fail "$s was restarted"; done
+published=$(docker port "$(container simulator)")
+echo "published by the demo: $published"
+[[ "$published" == "8081/tcp -> 127.0.0.1:"* ]] || fail "the demo is open to the network"
 exact
 here --profile demo down -v >/dev/null 2>&1
 
-step "everything in one container, started as the known collector's image is"
-simulate "$work/one"
-cp "$work/one/config.yaml" "$work/config/" 2>/dev/null || { mkdir -p "$work/config" && cp "$work/one/config.yaml" "$work/config/"; }
-mkdir -p "$work/certs" "$work/state" && cp "$work"/one/certs/* "$work/certs/"
-chown -R 65532 "$work/config" "$work/certs"
-chown 0:0 "$work/state" && chmod 0700 "$work/state"
-one() {
-  docker run -d --name "one-$tag" --read-only --cap-drop ALL --security-opt no-new-privileges -v "$work/certs:/devo-collector/certs" \
-    -v "$work/config:/devo-collector/config" -v "$work/credentials:/devo-collector/credentials" -v "$work/state:/devo-collector/state" \
-    -e CONFIG_FILE=config.yaml "defender-iot-collector/collector:$tag" >/dev/null
-}
-one
-[ "$(timeout 60 docker wait "one-$tag")" = 1 ] || fail "it ran on a state folder that it may not enter"
-docker logs "one-$tag" 2>&1 | tail -2 | cut -c1-300
-hint=$(docker logs "one-$tag" 2>&1 | hinted) || fail "no command that mends the state folder's owner"
-mend "$hint"
-docker rm "one-$tag" >/dev/null
-one
-until_true "alerts" arrived 100
-docker exec "one-$tag" collector --health || fail "not healthy"
-docker stop -t 30 "one-$tag" >/dev/null
-[ "$(docker inspect -f '{{.State.ExitCode}}' "one-$tag")" = 0 ] || fail "its stop was no orderly one"
-add 500
-docker start "one-$tag" >/dev/null
-until_true "alerts after the stop" arrived 600
-exact
-
+source "$root/deploy/test/compose/embedded.sh"
 step "done"
