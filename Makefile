@@ -13,7 +13,7 @@ export GOFLAGS := $(GOFLAGS) -buildvcs=false
 # What the compiler optimises for: where the programs spent their time in the benchmark.
 PROFILE  := services/collector/cmd/bench/programs.pprof
 
-.PHONY: build test race lint fuzz bench bench-peers profile e2e receivers-test demo images compose-test clean
+.PHONY: build test race lint fuzz bench bench-peers profile e2e receivers-test demo images compose-valid compose-test clean
 
 ## build: static binaries in bin/
 # One go build for all of them: their links run side by side.
@@ -77,8 +77,12 @@ images:
 	@for p in $(PROGRAMS); do docker build -q -f deploy/Dockerfile --target $$p -t defender-iot-collector/$$p:$(IMAGE_TAG) \
 	  --build-arg VERSION=$(VERSION) --build-arg COMMIT=$(COMMIT) . || exit 1; done
 
+## compose-valid: the compose files by the loader and schema of Compose v2; needs no engine
+compose-valid:
+	@cd deploy/test/compose/valid && GOWORK=off go mod tidy -diff && GOWORK=off go test -count 1 ./...
+
 ## compose-test: docker-compose.yml and the images on this machine's engine; removes everything it made
-compose-test:
+compose-test: compose-valid
 	@deploy/test/compose/run.sh
 
 clean:

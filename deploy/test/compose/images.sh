@@ -39,9 +39,10 @@ make_golang() {
   modules=$(go env GOMODCACHE)
   mkdir -p "$modules/cache/download"
   # Straight into the engine, without copies and without what no build reads.
-  tar -cf - --exclude=testdata --exclude='*_test.go' --exclude="${goroot##*/}/test" --exclude="${goroot##*/}/api" --exclude="${goroot##*/}/doc" \
-    --exclude="${goroot##*/}/src/cmd" --transform "s,^${goroot##*/}/,usr/local/go/,S" --transform 's,^cache/download/,go/pkg/mod/cache/download/,S' \
-    . -C "$(dirname "$goroot")" "${goroot##*/}/" -C "$modules" cache/download/ |
+  local go=${goroot##*/}
+  tar -cf - --exclude=testdata --exclude='*_test.go' --anchored --exclude="$go/test" --exclude="$go/api" --exclude="$go/doc" --exclude="$go/src/cmd" \
+    --transform "s,^$go/,usr/local/go/,S" --transform 's,^cache/download/,go/pkg/mod/cache/download/,S' \
+    . -C "$(dirname "$goroot")" "$go/" -C "$modules" cache/download/ |
     docker import -c "LABEL test-only=true" -c "ENV PATH=/usr/local/go/bin:/bin HOME=/root GOPATH=/go GOTOOLCHAIN=local CGO_ENABLED=0" - "$golang" >/dev/null
 }
 

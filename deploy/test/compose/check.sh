@@ -1,0 +1,79 @@
+# What run.sh asks of containers and of the simulator. Sourced by it.
+
+step() { printf '\n== %s (%s s)\n' "$*" "$SECONDS"; }
+fail() { echo "FAILED: $*"; exit 1; }
+# until_true WHAT COMMAND... waits at most two minutes.
+until_true() {
+  local what=$1 end=$((SECONDS + 120))
+  shift
+  until "$@"; do
+    [ $SECONDS -lt $end ] || fail "gave up waiting for: $what"
+    sleep 0.5
+  done
+}
+# quick asks for these services' health every 2 s: the files' own 30 s would only make the test slow.
+quick() {
+  echo "services:" >"$work/quick.yml"
+  for s in "$@"; do echo "  $s: {healthcheck: {interval: 2s, start_period: 10s}}" >>"$work/quick.yml"; done
+}
+
+# grep reads to the end: with -q the logs' writer would fail.
+said() { here logs --no-color "$1" 2>&1 | grep -- "$2" >/dev/null; }
+container() { here ps -q "$1"; }
+status() { docker inspect -f '{{.State.Status}}' "$(container "$1" | head -1)" 2>/dev/null; }
+health() { docker inspect -f '{{.State.Health.Status}}' $(container "$1") | sort -u; }
+healthy() { [ "$(health "$1")" = healthy ]; }
+unhealthy() { [ "$(health "$1")" = unhealthy ]; }
+not_ready() { ! docker exec "$(container "$1")" "$1" --health=ready >"$work/ready" 2>&1; }
+address() { docker inspect -f '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' "$1"; }
+confirmed() { curl -sf --max-time 5 "http://$1:8080/metrics" | sed -n 's/^collector_sender_confirmed_total{.*} //p' | awk '{s += $1} END {printf "%d", s}'; }
+answering() {
+  [ "$(container sender | wc -l)" = "$1" ] || return 1
+  for c in $(container sender); do confirmed "$(address "$c")" >/dev/null || return 1; done
+}
+
+stats() { curl -sf --max-time 10 "$control/stats"; }
+add() { curl -sf --max-time 30 -d "{\"count\": $1}" "$control/alerts" >/dev/null; }
+# count is alerts made, alerts arrived, missing, repeats.
+count() { stats | jq -r '"\(.devo.unique + .missing) made, \(.devo.unique) arrived, \(.missing) missing, \(.devo.duplicates) repeats"'; }
+arrived() { [ "$(stats | jq '.missing == 0 and .devo.unique >= '"$1")" = true ]; }
+exact() {
+  echo "$(count)"
+  [ "$(stats | jq '.missing == 0 and .devo.duplicates == 0')" = true ] || fail "an alert is missing or came twice"
+}
+
+# hinted is the newest command that an error names, mend does it as a person would: in the folder of the compose file.
+hinted() { grep -o "chown [-R ]*[0-9][0-9]* [^ ,\"]*" | tail -1 || true; }
+mend() {
+  [ -n "$1" ] || fail "no command that mends the owner"
+  echo "mended by: $1"
+  (cd "$work" && bash -c "$1")
+}
+# mend_until_read does so for the services until every certificate has been handed over.
+mend_until_read() {
+  local hint end=$((SECONDS + 120))
+  while [ -n "$(find "$work/certs" -uid 0 ! -name azure-ca.crt)" ]; do
+    [ $SECONDS -lt $end ] || fail "no command for $(find "$work/certs" -uid 0)"
+    hint=$(here logs --no-color --tail 8 "$@" 2>&1 | hinted)
+    if [ -n "$hint" ] && [ "$(stat -c %u "$work/${hint##* }")" != 65532 ]; then
+      mend "$hint"
+      docker restart -t 30 $(for s in "$@"; do container "$s"; done) >/dev/null
+    fi
+    sleep 0.5
+  done
+}
+
+# hardened says how a service's container runs, by the engine's own word, and fails if it is not as docs/containers.md has it.
+hardened() {
+  local seen want restart=unless-stopped user=65532:65532
+  [ "$1" != provision ] || restart=no
+  # The image's user, root, without capabilities: a new volume belongs to root.
+  [ "$1" != nats ] || user=root
+  want="$restart|30|json-file 10m 5|true|[ALL]|[no-new-privileges:true]|$user|0 ports|unprivileged"
+  seen=$(docker inspect "$(container "$1" | head -1)" | jq -r '.[0] | .HostConfig as $h | [
+    $h.RestartPolicy.Name, (.Config.StopTimeout // "none"), "\($h.LogConfig.Type) \($h.LogConfig.Config["max-size"]) \($h.LogConfig.Config["max-file"])",
+    $h.ReadonlyRootfs, "[\($h.CapDrop // [] | join(" "))]", "[\($h.SecurityOpt // [] | join(" "))]", (if .Config.User == "" then "root" else .Config.User end),
+    "\([$h.PortBindings // {} | .[]] | length) ports", (if $h.Privileged then "privileged" else "unprivileged" end)] | join("|")')
+  echo "$1: $seen"
+  [ "$seen" = "$want" ] || fail "$1 should run as $want"
+}
