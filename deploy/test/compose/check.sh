@@ -49,16 +49,13 @@ mend() {
   echo "mended by: $1"
   (cd "$work" && bash -c "$1")
 }
-# mend_until_read does so for the services until every certificate has been handed over.
+# mend_until_read does so until the services can read every certificate; they try again by themselves.
 mend_until_read() {
   local hint end=$((SECONDS + 120))
-  while [ -n "$(find "$work/certs" -uid 0 ! -name azure-ca.crt)" ]; do
-    [ $SECONDS -lt $end ] || fail "no command for $(find "$work/certs" -uid 0)"
+  while [ -n "$(find "$work/certs" -type f -uid 0 ! -name azure-ca.crt)" ]; do
+    [ $SECONDS -lt $end ] || fail "no command for $(find "$work/certs" -type f -uid 0 ! -name azure-ca.crt)"
     hint=$(here logs --no-color --tail 8 "$@" 2>&1 | hinted)
-    if [ -n "$hint" ] && [ "$(stat -c %u "$work/${hint##* }")" != 65532 ]; then
-      mend "$hint"
-      docker restart -t 30 $(for s in "$@"; do container "$s"; done) >/dev/null
-    fi
+    [ -z "$hint" ] || [ "$(stat -c %u "$work/${hint##* }")" = 65532 ] || mend "$hint"
     sleep 0.5
   done
 }

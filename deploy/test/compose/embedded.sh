@@ -42,7 +42,6 @@ until arrived 100; do
     echo "$line" | cut -c1-220
     mend "$hint"
     last=$hint
-    docker restart -t 30 "$(container collector)" >/dev/null
   fi
   sleep 0.5
 done
