@@ -2,9 +2,9 @@
 
 step() { printf '\n== %s (%s s)\n' "$*" "$SECONDS"; }
 fail() { echo "FAILED: $*"; exit 1; }
-# until_true WHAT COMMAND... waits at most two minutes.
+# until_true WHAT COMMAND... waits at most four minutes, for a machine that is busy with other things.
 until_true() {
-  local what=$1 end=$((SECONDS + 120))
+  local what=$1 end=$((SECONDS + 240))
   shift
   until "$@"; do
     [ $SECONDS -lt $end ] || fail "gave up waiting for: $what"
@@ -51,7 +51,7 @@ mend() {
 }
 # mend_until_read does so until the services can read every certificate; they try again by themselves.
 mend_until_read() {
-  local hint end=$((SECONDS + 120))
+  local hint end=$((SECONDS + 240))
   while [ -n "$(find "$work/certs" -type f -uid 0 ! -name azure-ca.crt)" ]; do
     [ $SECONDS -lt $end ] || fail "no command for $(find "$work/certs" -type f -uid 0 ! -name azure-ca.crt)"
     hint=$(here logs --no-color --tail 8 "$@" 2>&1 | hinted)

@@ -33,7 +33,7 @@ configure "$work/two" 0:0
 mkdir "$work/state" && chmod 0700 "$work/state"
 export STATE=./state
 here up -d >/dev/null 2>&1
-end=$((SECONDS + 120)) last=
+end=$((SECONDS + 240)) last=
 until arrived 100; do
   [ $SECONDS -lt $end ] || fail "gave up waiting for the alerts"
   line=$(docker logs --tail 8 "$(container collector)" 2>&1 | grep -E "uid 65532|user id 65532" | tail -1 || true)
