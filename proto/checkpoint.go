@@ -39,7 +39,27 @@ type Checkpoint struct {
 	Subscriptions []string `json:"subscriptions_seen,omitempty"`
 	// Rescan are windows that came back short and are read again.
 	Rescan []Window `json:"rescan,omitempty"`
+	// Claiming is there while what was sent before is still being claimed without sending; absent, the
+	// source is in its ordinary phase. Readers that do not know it ignore it.
+	Claiming *Claiming `json:"claiming,omitempty"`
 }
+
+// Claiming is the first phase of a generation that must not send everything: the fetcher reads from the
+// floor to Before and claims what was sent already. It reads nothing else until that is done.
+type Claiming struct {
+	// Before is the instant up to which rows count as old.
+	Before time.Time `json:"before"`
+	// Through: everything that starts before it has been claimed. The phase goes on from here.
+	Through time.Time `json:"through"`
+	// KnownIn is the generation whose claims say what was sent: other rows are sent as they come. 0: every
+	// row that starts before Before was sent, by the collector whose state was imported.
+	KnownIn uint64 `json:"known_in_generation,omitempty"`
+	// IDs were sent although they do not start before Before; at most MaxClaimingIDs.
+	IDs []string `json:"ids,omitempty"`
+}
+
+// MaxClaimingIDs bounds Claiming.IDs.
+const MaxClaimingIDs = 10_000
 
 // ReplacedGeneration is a generation that a new start time ended.
 type ReplacedGeneration struct {
@@ -74,6 +94,10 @@ func DecodeCheckpoint(data []byte) (*Checkpoint, error) {
 	if version.PersistenceVersion > PersistenceVersion {
 		return nil, fmt.Errorf("checkpoint record: %w: @persistence_version %d", ErrNewerMajor, version.PersistenceVersion)
 	}
+	data, err := raise(data, version.PersistenceVersion, upgrades[:])
+	if err != nil {
+		return nil, fmt.Errorf("checkpoint record: %w: %w", ErrMalformed, err)
+	}
 	c := &Checkpoint{}
 	if err := json.Unmarshal(data, c); err != nil {
 		return nil, fmt.Errorf("checkpoint record: %w: %w", ErrMalformed, err)
@@ -81,6 +105,12 @@ func DecodeCheckpoint(data []byte) (*Checkpoint, error) {
 	switch {
 	case c.PersistenceVersion < 1 || c.Generation < 1 || c.LastEventTime.IsZero():
 		return nil, fmt.Errorf("checkpoint record: %w: @persistence_version, generation or last_event_time_in_utc is missing", ErrMalformed)
+	}
+	if c.Floor.IsZero() { // written by hand; without it queries would reach below the start
+		c.Floor = c.LastEventTime
+		if c.StartTime != nil {
+			c.Floor = *c.StartTime
+		}
 	}
 	return c, nil
 }

@@ -96,6 +96,10 @@ var goldens = []struct {
 	{"deadletter-full", fullDeadLetter(), decodeDeadLetter},
 	{"deadletter-fetcher", &proto.DeadLetter{Stage: proto.StageFetcher, Reason: "mask", Attempts: 1, First: pull, Last: pull}, decodeDeadLetter},
 	{"checkpoint-full", fullCheckpoint(), decodeCheckpoint},
+	{"checkpoint-claiming", &proto.Checkpoint{
+		PersistenceVersion: proto.PersistenceVersion, StartTime: &start, LastEventTime: pull, LastIDs: []string{}, Generation: 2, Floor: start,
+		Claiming: &proto.Claiming{Before: pull, Through: start, KnownIn: 1, IDs: []string{"/a1"}},
+	}, decodeCheckpoint},
 	{"checkpoint-new", &proto.Checkpoint{
 		PersistenceVersion: proto.PersistenceVersion, LastEventTime: start, Generation: 1, Floor: start,
 	}, decodeCheckpoint},

@@ -11,6 +11,9 @@ const (
 	PageReceived      = "page-received"      // the fetcher holds a page that nobody else knows of
 	RawAcknowledged   = "raw-acknowledged"   // RAW has the page, the checkpoint has not moved
 	CheckpointMoved   = "checkpoint-moved"   // the checkpoint has moved
+	StateRead         = "state-read"         // the known collector's state is read, no record is stored
+	StateImported     = "state-imported"     // its record is stored, nothing is claimed
+	KnownClaimed      = "known-claimed"      // a page that was sent before is claimed, the checkpoint has not moved
 	Claimed           = "claimed"            // the hashes are claimed, UNIQUE does not have the alerts
 	Published         = "published"          // UNIQUE has the alerts, RAW is not acknowledged
 	DedupAcknowledged = "dedup-acknowledged" // RAW is acknowledged

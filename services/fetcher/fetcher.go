@@ -286,16 +286,22 @@ func (f *Fetcher) active(ctx context.Context, stop <-chan struct{}, kv keyValue,
 		return
 	}
 	var c complaint
+	var before *proto.Checkpoint // what a command has replaced
 	for ctx.Err() == nil && !stopped(stop) {
 		s, err := f.open(ctx, stop, kv, l, clock)
 		if err == nil {
+			f.changed(before, s.record)
+			before = nil
 			c.over(f.logger, "the record is readable")
 			f.setReady(nil)
 			err = s.run(ctx)
 		}
 		switch {
 		case errors.Is(err, errRecordChanged):
-			f.logger.Info("the record was changed by a command, reading it anew")
+			if s != nil {
+				last := s.record.read()
+				before = &last
+			}
 		case err == nil || ending(ctx, err):
 			return
 		default:

@@ -64,7 +64,7 @@ func (s *session) publish(ctx context.Context, p *pull, page *resourcegraph.Page
 		batch, size = batch[:0], 0
 		return nil
 	}
-	sent := int64(0)
+	sent, claimed := int64(0), int64(0)
 	for i, o := range fresh {
 		data, err := s.envelope(p, page, o)
 		if err == nil && len(data) > messageBytes {
@@ -72,6 +72,7 @@ func (s *session) publish(ctx context.Context, p *pull, page *resourcegraph.Page
 		}
 		if err != nil {
 			dead = append(dead, s.letter(o.row, err))
+			fresh[i].claim = false // nobody will claim it
 			continue
 		}
 		if len(batch) == batchMessages || (len(batch) > 0 && size+len(data) > batchBytes) {
@@ -85,6 +86,9 @@ func (s *session) publish(ctx context.Context, p *pull, page *resourcegraph.Page
 		})
 		size += len(data)
 		sent++
+		if o.claim {
+			claimed++
+		}
 	}
 	if err := flush(); err != nil {
 		return err
@@ -94,11 +98,16 @@ func (s *session) publish(ctx context.Context, p *pull, page *resourcegraph.Page
 			return err
 		}
 	}
+	if s.known != nil {
+		if err := s.known.await(ctx, fresh); err != nil {
+			return err
+		}
+	}
 	// Only now are they safe, and only now may another read leave them out.
 	for _, o := range fresh {
 		s.recent.Add(hashKey(o.hash))
 	}
-	p.sent.Add(sent)
+	p.sent.Add(sent - claimed)
 	s.metrics.fresh.Add(ctx, sent, s.metrics.labels)
 	return nil
 }
@@ -162,6 +171,9 @@ func (s *session) unsettled(ctx context.Context, rows []outgoing) ([]outgoing, e
 		if !known[subjects[i]] {
 			fresh = append(fresh, o)
 		}
+	}
+	if s.known != nil {
+		return fresh, s.known.mark(ctx, fresh)
 	}
 	if !s.migrating.Load() || len(fresh) == 0 {
 		return fresh, nil

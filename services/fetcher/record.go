@@ -130,6 +130,11 @@ func clone(c proto.Checkpoint) proto.Checkpoint {
 	c.Replaced = slices.Clone(c.Replaced)
 	c.Subscriptions = slices.Clone(c.Subscriptions)
 	c.Rescan = slices.Clone(c.Rescan)
+	if c.Claiming != nil {
+		claiming := *c.Claiming
+		claiming.IDs = slices.Clone(claiming.IDs)
+		c.Claiming = &claiming
+	}
 	return c
 }
 
@@ -227,7 +232,7 @@ func (f *Fetcher) begin(c *proto.Checkpoint, now time.Time, readable []string) {
 	}
 	c.LastEventTime, c.LastIDs = c.Floor, nil
 	c.Deduplication = f.service.Deduplication
-	c.Subscriptions, c.Rescan = readable, nil
+	c.Subscriptions, c.Rescan, c.Claiming = readable, nil, nil
 }
 
 // sameStart compares the recorded start with the configured one as instants.
@@ -236,6 +241,14 @@ func (f *Fetcher) sameStart(c *proto.Checkpoint) bool {
 		return c.StartTime == nil && f.service.Start.IsZero()
 	}
 	return c.StartTime.Equal(f.service.Start)
+}
+
+// changed says what a command made of the record; before is nil if none did.
+func (f *Fetcher) changed(before *proto.Checkpoint, r *record) {
+	if before == nil {
+		return
+	}
+	f.logger.Warn(fmt.Sprintf("A command has changed the persistence, going on from there. Previous content: %s. New content: %s", text(*before), text(r.read())))
 }
 
 // text is the record as a line for the log.

@@ -30,6 +30,7 @@ type session struct {
 	floor      time.Time
 	rawSubject string
 	claims     claims
+	known      *claiming // the phase that claims what was sent before; nil in the ordinary phase
 	// recent are hashes of rows that RAW has acknowledged in this session, about 5 MiB of them, so that the overlap
 	// is not stored again and again while dedup waits. Forgetting one costs a duplicate in RAW.
 	recent seen.Set[[22]byte]
@@ -59,9 +60,9 @@ type session struct {
 
 // unreadable is the error of a record that this program must not touch.
 func unreadable(key string, err error) error {
-	hint := "restore it from a backup, or remove its key from the bucket checkpoints to begin again at the start time"
+	hint := "`collector checkpoint show` prints what is there; `collector checkpoint reset --to TIME` goes on from the newest earlier revision that is readable"
 	if errors.Is(err, proto.ErrNewerMajor) {
-		hint = "a newer version of this program wrote it: run that version"
+		hint = "a newer version of this program wrote it: run that version; `collector checkpoint show` prints it"
 	}
 	return fault.PrePull(1, "The record %s is not readable and was left as it is: %v", key, err).WithHint(hint)
 }
@@ -143,6 +144,9 @@ func (f *Fetcher) newSession(r *record, clock *remoteClock, stop <-chan struct{}
 // record or lease is no longer this session's; all goroutines have ended by then.
 func (s *session) run(ctx context.Context) error {
 	s.logger.Info(fmt.Sprintf("Starting data collection every %d seconds", int(s.service.Period.Seconds())))
+	if err := s.claimKnown(ctx); err != nil {
+		return orderly(err)
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	if now := s.clock.now(); s.isBehind(now) {
 		s.startBackfill(ctx, group, now)

@@ -16,6 +16,9 @@ func main() {
 }
 
 func run(ctx context.Context, p *process.Process, b *bus.Bus) error {
+	if err := fetcher.CheckRecords(ctx, b, p.Config); err != nil {
+		return err
+	}
 	fetchers, release, err := fetcher.Configured(p.Config, fetcher.Runtime{
 		Bus: b, Logger: p.Logger, Meter: p.Telemetry.Meter, Tracer: p.Telemetry.Tracer, Instance: p.Instance,
 	})
