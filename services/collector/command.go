@@ -58,7 +58,7 @@ func Command(stdout, stderr io.Writer) *cobra.Command {
 	root.PersistentFlags().StringVar(&a.files.Job, "job_config_loc", "", "job file of a Collector Server (default /etc/devo/job/job_config.json, where it and the collector file exist)")
 	root.PersistentFlags().StringVar(&a.files.Collector, "collector_config_loc", "", "collector file of a Collector Server (default /etc/devo/collector/collector_config.json)")
 	process.HealthFlag(root, &a.health)
-	root.AddCommand(a.runCommand(), a.demoCommand(), a.checkCommand(), a.statusCommand(), a.provisionCommand(), a.schemaCommand())
+	root.AddCommand(a.runCommand(), a.demoCommand(), a.checkCommand(), a.statusCommand(), a.checkpointCommand(), a.provisionCommand(), a.schemaCommand())
 	return root
 }
 
@@ -140,8 +140,9 @@ func (a *app) run(ctx context.Context) error {
 		return err
 	}
 	defer p.Close()
-	dir := process.BusDir(c)
+	dir, known := process.BusDir(c), c.StateDir()
 	if a.noSaveState {
+		known = ""
 		if dir, err = os.MkdirTemp("", "collector-state-"); err != nil {
 			return err
 		}
@@ -149,7 +150,7 @@ func (a *app) run(ctx context.Context) error {
 		p.Logger.Warn("the state is in a temporary folder and is removed at the end", "folder", dir)
 	}
 	limitMemory(p.Logger)
-	pipeline := &Pipeline{Process: p, BusDir: dir, Console: a.stdout}
+	pipeline := &Pipeline{Process: p, BusDir: dir, KnownState: known, Console: a.stdout}
 	err = pipeline.Run(ctx)
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
 		return nil

@@ -14,6 +14,7 @@ import (
 	"defenderiot/pkg/bus"
 	"defenderiot/pkg/bus/embedded"
 	"defenderiot/pkg/process"
+	"defenderiot/proto"
 	"defenderiot/services/dedup"
 	"defenderiot/services/fetcher"
 	"defenderiot/services/sender"
@@ -40,6 +41,8 @@ type Pipeline struct {
 	Process *process.Process
 	// BusDir is the embedded server's folder.
 	BusDir string
+	// KnownState is the folder where the known collector may have left its state; "" for none.
+	KnownState string
 	// Console is what the outputs console and stdout write to.
 	Console io.Writer
 }
@@ -59,7 +62,7 @@ func (p *Pipeline) Run(ctx context.Context) error {
 		return err
 	}
 	defer stop()
-	services, release, err := p.services(connect)
+	services, release, err := p.services(ctx, connect)
 	if err != nil {
 		return err
 	}
@@ -146,13 +149,16 @@ func (p *Pipeline) openBus(ctx context.Context) (connect func(name string) (*bus
 }
 
 // services makes everything that runs.
-func (p *Pipeline) services(connect func(string) (*bus.Bus, error)) (services []service, release func(), err error) {
+func (p *Pipeline) services(ctx context.Context, connect func(string) (*bus.Bus, error)) (services []service, release func(), err error) {
 	t := p.Process.Telemetry
 	var buses [3]*bus.Bus
 	for i, name := range []string{"fetcher", "dedup", "sender"} {
 		if buses[i], err = connect(name); err != nil {
 			return nil, nil, err
 		}
+	}
+	if err := p.records(ctx, buses[0]); err != nil {
+		return nil, nil, err
 	}
 	fetchers, release, err := fetcher.Configured(p.Process.Config, fetcher.Runtime{
 		Bus: buses[0], Logger: t.Logger, Meter: t.Meter, Tracer: t.Tracer, Instance: p.Process.Instance,
@@ -184,6 +190,18 @@ func (p *Pipeline) services(connect func(string) (*bus.Bus, error)) (services []
 		}
 	}
 	return services, release, nil
+}
+
+// records makes sure that every position can be gone on from, before anything starts.
+func (p *Pipeline) records(ctx context.Context, b *bus.Bus) error {
+	if err := fetcher.CheckRecords(ctx, b, p.Process.Config); err != nil || p.KnownState == "" {
+		return err
+	}
+	kv, err := b.KeyValue(ctx, proto.BucketCheckpoints)
+	if err != nil {
+		return err
+	}
+	return importStates(ctx, kv, p.Process.Config, p.KnownState, p.Process.Logger)
 }
 
 // provision provisions and names what is left over.
