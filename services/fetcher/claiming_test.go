@@ -240,7 +240,7 @@ func TestResetSendsWhatIsMissing(t *testing.T) {
 		found := false
 		for _, line := range r.logs.lines {
 			if strings.Contains(line, "A command has changed") {
-				found = strings.Contains(line, now.Add(-150*time.Hour).Format(time.RFC3339)[:16])
+				found = strings.Contains(line, now.Add(-150 * time.Hour).Format(time.RFC3339)[:16])
 			}
 		}
 		if !found {
