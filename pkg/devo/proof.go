@@ -20,7 +20,8 @@ const (
 	// Confirmed: the peer's program has read every byte.
 	Confirmed
 	// ConfirmedWithoutNotify is Confirmed for a TLS peer that sent its FIN without a close_notify before
-	// it. The FIN is the proof; the missing close_notify is only bad manners (RFC 5425 section 4.4).
+	// it. The FIN is the proof; the missing close_notify is only bad manners (RFC 5425 section 4.4), unless the
+	// peer has sent it on other connections: then it may have been stopped.
 	ConfirmedWithoutNotify
 	// Broken: the peer ended first, reset the connection or did not take every byte, or a write failed.
 	// Any part of what was written may be lost, and all of it may have arrived.

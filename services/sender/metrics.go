@@ -9,9 +9,9 @@ import (
 )
 
 type metrics struct {
-	confirmed, resent, dead, rotations, unclean, newer metric.Int64Counter
-	pending, unconfirmed                               metric.Int64Gauge
-	latency                                            metric.Float64Histogram
+	confirmed, resent, dead, rotations, answers, unclean, newer metric.Int64Counter
+	pending, unconfirmed                                        metric.Int64Gauge
+	latency                                                     metric.Float64Histogram
 }
 
 func newMetrics(m metric.Meter) (*metrics, error) {
@@ -35,6 +35,7 @@ func newMetrics(m metric.Meter) (*metrics, error) {
 		resent:      counter("resent", "Alerts sent again although they may have arrived.", "{alert}"),
 		dead:        counter("dead", "Alerts that ended in the output's dead letters.", "{alert}"),
 		rotations:   counter("rotations", "Connections that ended with a confirmation.", "{connection}"),
+		answers:     counter("answered_half_closes", "Half-closes that the endpoint answered, by what it answered with: confirmed is close_notify and FIN over TLS, confirmed_without_notify the FIN alone.", "{connection}"),
 		unclean:     counter("unclean", "Connections that ended without a confirmation.", "{connection}"),
 		newer:       counter("newer_version", "Deliveries that only a newer program can read; they wait in UNIQUE.", "{alert}"),
 		pending:     gauge("pending", "Alerts in UNIQUE that the output has not confirmed."),

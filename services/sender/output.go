@@ -32,6 +32,7 @@ type output struct {
 	ledger   *ledger.Ledger
 	inflight *inflight
 	proof    *proofState
+	manners  *manners
 	logger   *slog.Logger
 	tracer   trace.Tracer
 	metrics  *metrics
@@ -51,7 +52,7 @@ func newOutput(o Options, s OutputSettings, m *metrics) *output {
 	l := ledger.Open(o.Bus, s.Name, o.Instance)
 	return &output{
 		settings: s, bus: o.Bus, ledger: l, inflight: newInflight(),
-		proof: newProofState(s.Name, l, logger), logger: logger, tracer: o.Tracer, metrics: m,
+		proof: newProofState(s.Name, l, logger), manners: &manners{logger: logger, name: s.Name}, logger: logger, tracer: o.Tracer, metrics: m,
 		label:    metric.WithAttributeSet(attribute.NewSet(attribute.String("output", s.Name))),
 		delivery: telemetry.NewIncident(logger, fmt.Sprintf("delivery to %s (%s)", s.Name, s.where())),
 		trouble:  telemetry.NewIncident(logger, "taking alerts for output "+s.Name),

@@ -7,6 +7,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/trace"
 
 	"defenderiot/pkg/bus"
@@ -80,8 +81,7 @@ func (w *window) prove(ctx context.Context) error {
 	proof, err := w.link.HalfClose(answer)
 	cancel()
 	if proof.Delivered() {
-		w.output.proof.answered(ctx)
-		return nil
+		return w.answered(ctx, proof)
 	}
 	kernel, ok := w.link.(kernelLink)
 	if proof != devo.Unanswered || !ok || ctx.Err() != nil {
@@ -94,6 +94,16 @@ func (w *window) prove(ctx context.Context) error {
 	return w.unanswered(ctx, kernel)
 }
 
+// answered is what becomes of a connection whose half-close was answered.
+func (w *window) answered(ctx context.Context, proof devo.Proof) error {
+	w.output.metrics.answers.Add(ctx, 1, w.output.label, metric.WithAttributes(attribute.String("proof", proof.String())))
+	if err := w.output.manners.judge(ctx, proof, w.opened); err != nil {
+		return err
+	}
+	w.output.proof.answered(ctx)
+	return nil
+}
+
 // outwait gives a slow endpoint as long as it keeps taking bytes.
 func (w *window) outwait(ctx context.Context, kernel kernelLink) error {
 	for {
@@ -102,8 +112,7 @@ func (w *window) outwait(ctx context.Context, kernel kernelLink) error {
 		proof, err := kernel.Await(answer)
 		cancel()
 		if proof.Delivered() {
-			w.output.proof.answered(ctx)
-			return nil
+			return w.answered(ctx, proof)
 		}
 		after, _ := kernel.Acked()
 		switch {
@@ -135,8 +144,7 @@ func (w *window) undisturbed(ctx context.Context, kernel kernelLink) error {
 	proof, err := kernel.Await(wait)
 	switch {
 	case proof.Delivered():
-		w.output.proof.answered(ctx)
-		return nil
+		return w.answered(ctx, proof)
 	case proof == devo.Unanswered && ctx.Err() == nil && kernel.Undisturbed() && w.acknowledged(kernel):
 		w.proof = proto.ProofUnproved
 		return nil

@@ -31,7 +31,7 @@ func TestDelivery(t *testing.T) {
 }
 
 // The same with the receiver restarted twice in mid-stream: by a kill where the receiver writes what it takes
-// before it takes more, and by its administrator. syslog-ng fails it now and then; docs/delivery.md.
+// before it takes more, and by its administrator.
 func TestReceiverRestarted(t *testing.T) {
 	for i, k := range kinds {
 		t.Run(k.name, func(t *testing.T) {
