@@ -11,6 +11,9 @@ const (
 	StreamRaw    = "RAW"
 	StreamUnique = "UNIQUE"
 	StreamDead   = "DEAD"
+	// StreamInternal holds the collector's own log lines on their way to Devo. It alone drops its oldest: no
+	// alert depends on it.
+	StreamInternal = "INTERNAL"
 )
 
 // Key-value buckets. A bucket is the stream KV_<bucket> with subjects $KV.<bucket>.<key>.
@@ -25,6 +28,10 @@ const (
 	SubjectsRaw    = "alerts.raw.>"
 	SubjectsUnique = "alerts.unique.>"
 	SubjectsDead   = "alerts.dead.>"
+
+	SubjectsInternal = "internal.>"
+	// SubjectInternalLines is for every output; a message is one frame, as it goes on the wire.
+	SubjectInternalLines = "internal.lines"
 )
 
 // ConsumerDedup is the durable consumer on RAW that all dedup replicas share.
@@ -142,8 +149,11 @@ func LeaseKey(s Source) string { return "lease." + s.Token() }
 // LedgerKey is the key of one sender process's record in an output's ledger.
 func LedgerKey(output, instance string) string { return Token(output) + "." + Token(instance) }
 
-// OutputConsumer is the durable consumer on UNIQUE of an output.
+// OutputConsumer is the durable consumer of an output on UNIQUE, and the one on INTERNAL.
 func OutputConsumer(output string) string { return "output-" + Token(output) }
+
+// InternalMetricSubject is the subject of the metric messages of one output; a message is one frame.
+func InternalMetricSubject(output string) string { return "internal.metric." + Token(output) }
 
 // OutputOfConsumer gives the output's name back; ok is false for consumers that are no output's.
 func OutputOfConsumer(consumer string) (output string, ok bool) {

@@ -47,6 +47,8 @@ type Output struct {
 	// From is where a new output starts: "now" (or empty), "beginning", or an RFC 3339 time. It has no
 	// effect on an output that exists.
 	From string
+	// Internal: the output also gets the collector's own log lines, by a consumer on INTERNAL.
+	Internal bool
 }
 
 func (t Topology) streams() []jetstream.StreamConfig {
@@ -125,8 +127,8 @@ func outputConsumer(o Output) jetstream.ConsumerConfig {
 	}
 }
 
-// Provision creates or updates every stream, bucket and consumer of t. It is idempotent and keeps
-// positions; running it from two places at once is not supported. With prune, consumers and ledgers of
+// Provision creates or updates every stream, bucket and consumer of t; trouble with INTERNAL is only a
+// warning in the log. It is idempotent and keeps positions; running it from two places at once is not supported. With prune, consumers and ledgers of
 // outputs that are not in t are removed; without, they are left and named in the returned list.
 func (b *Bus) Provision(ctx context.Context, t Topology, prune bool) (leftover []string, err error) {
 	for _, c := range append(t.streams(), t.buckets()...) {
@@ -169,6 +171,9 @@ func (b *Bus) Provision(ctx context.Context, t Topology, prune bool) (leftover [
 		return nil, fmt.Errorf("list consumers: %w", err)
 	}
 	sort.Strings(leftover)
+	if err := b.provisionInternal(ctx, t, prune); err != nil {
+		b.logger.Warn("the stream of the collector's own log lines could not be provisioned; they do not reach Devo until it is, alerts do", "error", err)
+	}
 	return leftover, nil
 }
 

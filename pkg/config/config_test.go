@@ -37,7 +37,7 @@ func TestDefaults(t *testing.T) {
 	service := in.Services.IoTSecurityAlerts
 	for name, pair := range map[string][2]any{
 		"globals.id":    {c.Globals.ID, "12345"},
-		"stats":         {c.Globals.SenderStatsPeriodInSec, 300},
+		"stats":         {c.Globals.SenderStatsPeriodInSec, 600},
 		"gzip":          {c.Globals.GzipThreshold, 1.1},
 		"state":         {c.StateDir(), "state"},
 		"input.id":      {in.ID, "23453"},

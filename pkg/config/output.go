@@ -89,7 +89,7 @@ type OutputConfig struct {
 	SendingMaxWaitInSeconds        int     `yaml:"sending_max_wait_in_seconds" jsonschema:"minimum=1,maximum=60,default=60" jsonschema_description:"Accepted, without effect: waits are those of connecting."`
 	SendingInitialWaitInSeconds    int     `yaml:"sending_initial_wait_in_seconds" jsonschema:"minimum=1,maximum=60,default=2" jsonschema_description:"Accepted, without effect: waits are those of connecting."`
 	SendingWaitBetweenRetries      int     `yaml:"sending_wait_between_retries_in_seconds" jsonschema:"minimum=1,maximum=60,default=1" jsonschema_description:"Accepted, without effect: waits are those of connecting."`
-	PeriodSenderStatsInSeconds     int     `yaml:"period_sender_stats_in_seconds" jsonschema:"minimum=60,maximum=1800,default=300" jsonschema_description:"Accepted, without effect: /metrics and collector status always tell."`
+	PeriodSenderStatsInSeconds     int     `yaml:"period_sender_stats_in_seconds" jsonschema:"minimum=60,maximum=1800,default=600" jsonschema_description:"Seconds between the statistics lines of this output."`
 	ActivateFinalQueue             bool    `yaml:"activate_final_queue" jsonschema:"default=false" jsonschema_description:"Accepted, without effect: events wait on disk until they are confirmed."`
 	GzipThreshold                  float64 `yaml:"threshold_for_using_gzip_in_transport_layer" jsonschema:"minimum=-1,maximum=1.1,default=1.1" jsonschema_description:"Accepted, without effect: events are sent uncompressed, which Devo takes as well."`
 	CompressionLevel               int     `yaml:"compression_level" jsonschema:"minimum=1,maximum=9,default=6" jsonschema_description:"Accepted, without effect: events are sent uncompressed, which Devo takes as well."`

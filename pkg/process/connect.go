@@ -50,7 +50,7 @@ func Topology(c *config.Config) bus.Topology {
 		HashRetention:   c.Bus.Retention.Hashes.Std(),
 	}
 	for name, o := range c.Outputs {
-		t.Outputs = append(t.Outputs, bus.Output{Name: name, From: o.Config.From.String()})
+		t.Outputs = append(t.Outputs, bus.Output{Name: name, From: o.Config.From.String(), Internal: c.SendsInternal(o)})
 	}
 	return t
 }

@@ -20,6 +20,7 @@ import (
 	"defenderiot/pkg/bus"
 	"defenderiot/pkg/config"
 	"defenderiot/pkg/fault"
+	"defenderiot/pkg/internalevent"
 	"defenderiot/pkg/telemetry"
 )
 
@@ -41,6 +42,8 @@ type Process struct {
 	Logger    *slog.Logger
 	// Instance is unique to this start of the program: host name and a random part.
 	Instance string
+	// Collector is who the program tells Devo that it is.
+	Collector internalevent.Collector
 }
 
 // Open loads the configuration, logs its warnings and starts the telemetry of a service. An error is the
@@ -60,6 +63,7 @@ func OpenWith(ctx context.Context, service string, c *config.Config, warnings []
 	t, err := telemetry.New(ctx, telemetry.Settings{
 		Service: service, Version: version, Instance: instance, Listen: c.Telemetry.Listen,
 		LogFormat: c.Telemetry.LogFormat, Level: c.Level(), OTLPEndpoint: c.Telemetry.OTLPEndpoint, LogOutput: logOutput,
+		Copy: c.Telemetry.InternalEvents,
 	})
 	if err != nil {
 		return nil, err
@@ -71,7 +75,7 @@ func OpenWith(ctx context.Context, service string, c *config.Config, warnings []
 		_ = t.Close(ctx)
 		return nil, err
 	}
-	return &Process{Config: c, Telemetry: t, Logger: t.Logger, Instance: instance}, nil
+	return &Process{Config: c, Telemetry: t, Logger: t.Logger, Instance: instance, Collector: internalevent.Of(c)}, nil
 }
 
 // NewInstance makes a name that no other process ever has.
@@ -141,6 +145,7 @@ func Main(name, short string, run func(ctx context.Context, p *Process, b *bus.B
 				_ = b.Close(end)
 			}()
 			p.Logger.Info(name+" runs", "version", version, "instance", p.Instance)
+			defer p.Report(ctx, b, counterparts[name]...)()
 			return unlessRestart(cmd.Context(), run(ctx, p, b))
 		},
 	}

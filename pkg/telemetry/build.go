@@ -57,3 +57,18 @@ func stampedCommit(settings []debug.BuildSetting) string {
 	}
 	return revision + dirty
 }
+
+// BuildTime is the time of the commit that the Go tool stamped into the binary; "" without one. Builds carry no
+// time of their own, so that the same source gives the same bytes.
+func BuildTime() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return ""
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.time" {
+			return s.Value
+		}
+	}
+	return ""
+}

@@ -55,6 +55,8 @@ type Settings struct {
 	OTLPEndpoint string
 	// LogOutput takes one Write per record; nil is os.Stderr.
 	LogOutput io.Writer
+	// Copy keeps copies of the log's lines for [Telemetry.Copies].
+	Copy bool
 }
 
 // Telemetry holds the log, the meter and the tracer of one process. All methods are safe for concurrent use.
@@ -67,6 +69,8 @@ type Telemetry struct {
 	// Tracer starts spans; without an endpoint it is a no-op whose spans record nothing and, unless the
 	// context already carries a remote parent, inject no header.
 	Tracer trace.Tracer
+	// Copies are the log's lines for Devo; nil unless Settings.Copy asks for them.
+	Copies *Copies
 
 	level    *slog.LevelVar
 	listen   string
@@ -106,6 +110,10 @@ func New(ctx context.Context, s Settings) (*Telemetry, error) {
 	if err != nil {
 		return nil, err
 	}
+	if s.Copy {
+		t.Copies = newCopies()
+		logger = slog.New(newCopyHandler(logger.Handler(), t.Copies))
+	}
 	t.Logger = logger
 	if t.listen, err = listenAddress(s.Listen); err != nil {
 		return nil, err
@@ -125,6 +133,9 @@ func New(ctx context.Context, s Settings) (*Telemetry, error) {
 		return nil, err
 	}
 	t.Meter = t.meters.Meter(scope)
+	if err := t.countDropped(); err != nil {
+		return nil, err
+	}
 	if t.traces, err = newTracing(ctx, endpoint, res, logger); err != nil {
 		return nil, err
 	}

@@ -26,8 +26,9 @@ const (
 	memoryLimit = 264 << 20
 	// gcPercent lets the heap grow freely below that limit, unless GOGC says otherwise.
 	gcPercent = 200
-	busClose  = time.Second
-	// serverClose, the sender's grace and busClose are the time in which the one process stops.
+	busClose  = 500 * time.Millisecond
+	// serverClose, the sender's grace, internalevent.FlushTime and busClose are the time in which the one process
+	// stops.
 	serverClose = 2 * time.Second
 )
 
@@ -62,11 +63,16 @@ func (p *Pipeline) Run(ctx context.Context) error {
 		return err
 	}
 	defer stop()
+	own, err := connect("internal")
+	if err != nil {
+		return err
+	}
 	services, release, err := p.services(ctx, connect)
 	if err != nil {
 		return err
 	}
 	defer release()
+	defer p.Process.Report(ctx, own, process.InputProcess, process.OutputProcess)()
 	p.Process.Logger.Info("collector runs", "instance", p.Process.Instance, "telemetry", p.Process.Telemetry.Addr())
 	errs := make([]error, len(services))
 	var group sync.WaitGroup
@@ -176,7 +182,7 @@ func (p *Pipeline) services(ctx context.Context, connect func(string) (*bus.Bus,
 	keeper, err2 := dedup.NewKeeper(buses[1], process.Topology(p.Process.Config), t.Logger, t.Meter)
 	s, err3 := sender.New(sender.Options{
 		Bus: buses[2], Outputs: sender.Configured(p.Process.Config, p.Console), Instance: p.Process.Instance,
-		Logger: t.Logger, Meter: t.Meter, Tracer: t.Tracer,
+		Logger: t.Logger, Meter: t.Meter, Tracer: t.Tracer, Collector: p.Process.Collector,
 	})
 	if err := errors.Join(err1, err2, err3); err != nil {
 		release()

@@ -19,6 +19,10 @@ func Configured(c *config.Config, console io.Writer) []OutputSettings {
 			Connections:  o.Config.ConcurrentConnections,
 			RotateEvents: o.Config.RotateAfterEvents,
 			RotateAfter:  time.Duration(o.Config.RotateAfterInSeconds) * time.Second,
+			Internal:     c.SendsInternal(o),
+
+			StatisticsPeriod: time.Duration(o.Config.PeriodSenderStatsInSeconds) * time.Second,
+			StatisticsBytes:  c.Telemetry.StatisticsFormat == config.StatisticsBytes,
 		}
 		if o.Transport() == config.TransportConsole {
 			s.Console = console

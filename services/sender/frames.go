@@ -61,7 +61,7 @@ func (f frameList) headers() []nats.Header {
 // read makes frames of messages. What is no alert ends in the output's dead letters, what is of a newer
 // version waits in the stream, what is in hand already is left out; none of these is in the result. The
 // frames lie in the returned buffer, which is dst where that has room.
-func (o *output) read(ctx context.Context, msgs []jetstream.Msg, envelopes *proto.EnvelopeReader, dst []byte) ([]*delivery, frameList, []byte) {
+func (o *output) read(ctx context.Context, msgs []jetstream.Msg, lane int, envelopes *proto.EnvelopeReader, dst []byte) ([]*delivery, frameList, []byte) {
 	batch := make([]*delivery, 0, len(msgs))
 	frames := make(frameList, 0, len(msgs))
 	// One buffer for the batch's frames: they are written together and then forgotten together.
@@ -79,7 +79,7 @@ func (o *output) read(ctx context.Context, msgs []jetstream.Msg, envelopes *prot
 			o.trouble.Report(fmt.Errorf("delivery without metadata: %w", err))
 			continue
 		}
-		d := &delivery{sequence: meta.Sequence.Stream, msg: m, taken: time.Now()}
+		d := &delivery{sequence: meta.Sequence.Stream, msg: m, lane: lane, taken: time.Now()}
 		if !o.inflight.take(d) {
 			continue
 		}
@@ -96,7 +96,7 @@ func (o *output) read(ctx context.Context, msgs []jetstream.Msg, envelopes *prot
 			continue
 		}
 		buffer = grown
-		d.event = event
+		d.event, d.size = event, len(buffer)-start
 		batch = append(batch, d)
 		frames = append(frames, frame{start: start, end: len(buffer), header: m.Headers(), more: meta.NumPending > 0})
 	}

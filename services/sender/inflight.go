@@ -14,6 +14,8 @@ import (
 type delivery struct {
 	sequence uint64
 	msg      jetstream.Msg
+	lane     int
+	size     int       // of its frame
 	event    time.Time // start of the alert; zero if it has none
 	end      int64     // the link's offset behind its frame
 	written  time.Time
@@ -56,6 +58,17 @@ func (f *inflight) len() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return len(f.held)
+}
+
+// byLane counts them for each of n lanes.
+func (f *inflight) byLane(n int) []int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out := make([]int64, n)
+	for _, d := range f.held {
+		out[d.lane]++
+	}
+	return out
 }
 
 // renew tells the server every third of the acknowledgement wait that the deliveries are in work.

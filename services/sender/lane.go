@@ -39,6 +39,7 @@ const (
 // lane keeps one connection of an output busy.
 type lane struct {
 	output *output
+	index  int             // of the connection, for the statistics
 	settle context.Context // for everything that a stop must still finish
 
 	pull      *bus.Pull
@@ -60,10 +61,10 @@ type dialing struct {
 	err  error
 }
 
-func newLane(o *output, _ int, settle context.Context) *lane {
+func newLane(o *output, index int, settle context.Context) *lane {
 	waits := backoff.NewExponentialBackOff()
 	waits.InitialInterval, waits.MaxInterval = 200*time.Millisecond, maxBackoff
-	return &lane{output: o, settle: settle, waits: waits, results: make(chan bool, 64)}
+	return &lane{output: o, index: index, settle: settle, waits: waits, results: make(chan bool, 64)}
 }
 
 // run works until ctx ends, then settles what is open.
@@ -177,7 +178,7 @@ func (l *lane) refused(err error) {
 
 // deliver judges a batch by the ledger and writes what is to be written.
 func (l *lane) deliver(ctx context.Context, msgs []jetstream.Msg) error {
-	batch, frames, buffer := l.output.read(ctx, msgs, &l.envelopes, l.buffer)
+	batch, frames, buffer := l.output.read(ctx, msgs, l.index, &l.envelopes, l.buffer)
 	l.buffer = buffer[:0]
 	if cap(buffer) > maxKept {
 		l.buffer = nil

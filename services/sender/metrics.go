@@ -9,9 +9,9 @@ import (
 )
 
 type metrics struct {
-	confirmed, resent, dead, rotations, answers, unclean, newer metric.Int64Counter
-	pending, unconfirmed                                        metric.Int64Gauge
-	latency                                                     metric.Float64Histogram
+	confirmed, resent, dead, rotations, answers, unclean, newer, internal metric.Int64Counter
+	pending, unconfirmed                                                  metric.Int64Gauge
+	latency                                                               metric.Float64Histogram
 }
 
 func newMetrics(m metric.Meter) (*metrics, error) {
@@ -38,6 +38,7 @@ func newMetrics(m metric.Meter) (*metrics, error) {
 		answers:     counter("answered_half_closes", "Half-closes that the endpoint answered, by what it answered with: confirmed is close_notify and FIN over TLS, confirmed_without_notify the FIN alone.", "{connection}"),
 		unclean:     counter("unclean", "Connections that ended without a confirmation.", "{connection}"),
 		newer:       counter("newer_version", "Deliveries that only a newer program can read; they wait in UNIQUE.", "{alert}"),
+		internal:    counter("internal_sent", "Of the collector's own log lines and metric messages, those that the output's TCP has acknowledged.", "{line}"),
 		pending:     gauge("pending", "Alerts in UNIQUE that the output has not confirmed."),
 		unconfirmed: gauge("unconfirmed", "Alerts in this process's hands that are not confirmed."),
 		latency:     latency,

@@ -33,6 +33,7 @@ type output struct {
 	inflight *inflight
 	proof    *proofState
 	manners  *manners
+	tally    *tally
 	logger   *slog.Logger
 	tracer   trace.Tracer
 	metrics  *metrics
@@ -51,7 +52,7 @@ func newOutput(o Options, s OutputSettings, m *metrics) *output {
 	logger := telemetry.WithThread(o.Logger, "OutputProcess", fmt.Sprintf("DevoSender(standard_senders,%s)", s.Name))
 	l := ledger.Open(o.Bus, s.Name, o.Instance)
 	return &output{
-		settings: s, bus: o.Bus, ledger: l, inflight: newInflight(),
+		settings: s, bus: o.Bus, ledger: l, inflight: newInflight(), tally: &tally{},
 		proof: newProofState(s.Name, l, logger), manners: &manners{logger: logger, name: s.Name}, logger: logger, tracer: o.Tracer, metrics: m,
 		label:    metric.WithAttributeSet(attribute.NewSet(attribute.String("output", s.Name))),
 		delivery: telemetry.NewIncident(logger, fmt.Sprintf("delivery to %s (%s)", s.Name, s.where())),
@@ -85,6 +86,20 @@ func (o *output) run(ctx context.Context) {
 	lanes.Wait()
 	cancel()
 	background.Wait()
+}
+
+// statistics is the monitor of the standard service.
+func (o *output) statistics(from Options) *monitor {
+	m := &monitor{
+		settings: o.settings, service: standardService, stream: proto.StreamUnique, senders: o.settings.Connections, instance: from.Instance,
+		bus: o.bus, root: from.Logger, tally: o.tally,
+		inHand: func() []int64 { return o.inflight.byLane(o.settings.Connections) },
+		open:   func() bool { return o.reachable() == nil },
+	}
+	if o.settings.Internal {
+		m.collector = &from.Collector
+	}
+	return m
 }
 
 // open makes a new link.

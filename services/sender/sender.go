@@ -14,6 +14,7 @@ import (
 
 	"defenderiot/pkg/bus"
 	"defenderiot/pkg/devo"
+	"defenderiot/pkg/internalevent"
 )
 
 // StopGrace is how long an orderly stop may spend on confirming what was written.
@@ -33,9 +34,16 @@ type OutputSettings struct {
 	// RotateEvents and RotateAfter end a window: 1 to 2,500 events, and the time since its first one.
 	RotateEvents int
 	RotateAfter  time.Duration
+	// Internal also delivers the collector's own log lines, on a connection of their own. It is for outputs
+	// with an endpoint.
+	Internal bool
+	// StatisticsPeriod is between the statistics lines; 0: there are none.
+	StatisticsPeriod time.Duration
+	// StatisticsBytes gives these lines their later form, with bytes.
+	StatisticsBytes bool
 }
 
-// Options of a Sender; all fields are required.
+// Options of a Sender; all fields are required, but Collector only for outputs with Internal.
 type Options struct {
 	Bus      *bus.Bus
 	Outputs  []OutputSettings
@@ -43,11 +51,14 @@ type Options struct {
 	Logger   *slog.Logger
 	Meter    metric.Meter
 	Tracer   trace.Tracer
+	// Collector is who the metric messages speak of.
+	Collector internalevent.Collector
 }
 
 // Sender is the service.
 type Sender struct {
-	outputs []*output
+	outputs    []*output
+	background []func(context.Context) // internal senders and monitors
 }
 
 // New makes a Sender. Errors are settings out of their bounds.
@@ -64,7 +75,13 @@ func New(o Options) (*Sender, error) {
 		if settings.RotateEvents < 1 || settings.RotateEvents > maxWindow || settings.RotateAfter <= 0 {
 			return nil, fmt.Errorf("output %s: rotation after %d events or %v is out of bounds", settings.Name, settings.RotateEvents, settings.RotateAfter)
 		}
-		s.outputs = append(s.outputs, newOutput(o, settings, m))
+		out := newOutput(o, settings, m)
+		s.outputs = append(s.outputs, out)
+		s.background = append(s.background, out.statistics(o).run)
+		if settings.Internal && settings.Console == nil {
+			own := newInternal(o, settings, m.internal)
+			s.background = append(s.background, own.run, own.monitor(o).run)
+		}
 	}
 	return s, nil
 }
@@ -75,6 +92,9 @@ func (s *Sender) Run(ctx context.Context) error {
 	var group sync.WaitGroup
 	for _, o := range s.outputs {
 		group.Go(func() { o.run(ctx) })
+	}
+	for _, run := range s.background {
+		group.Go(func() { run(ctx) })
 	}
 	group.Wait()
 	return nil

@@ -41,8 +41,10 @@ func newWindow(o *output, l link) *window {
 // write writes p, the frames of batch. The link counts every byte, those of TLS among them, so only the
 // offset behind the whole write is known; it stands for each frame's own, later than true and never earlier.
 func (w *window) write(ctx context.Context, p []byte, batch []*delivery) error {
+	began := time.Now()
 	end, err := w.link.Write(ctx, p)
 	now := time.Now()
+	w.output.tally.wrote(len(batch), now.Sub(began))
 	for _, d := range batch {
 		d.end, d.written = end, now
 	}
@@ -210,11 +212,14 @@ func (w *window) confirm(ctx context.Context, ds []*delivery) error {
 	w.output.acknowledge(ctx, ds)
 	faultpoint.Hit(faultpoint.OutputSettled)
 	now := time.Now()
+	bytes := 0
 	for _, d := range ds {
+		bytes += d.size
 		if !d.event.IsZero() {
 			w.output.metrics.latency.Record(ctx, max(0, now.Sub(d.event).Seconds()), w.output.label)
 		}
 	}
+	w.output.tally.confirmed(len(ds), int64(bytes))
 	w.output.metrics.confirmed.Add(ctx, int64(len(ds)), w.output.label)
 	return nil
 }

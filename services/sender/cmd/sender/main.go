@@ -18,6 +18,7 @@ func run(ctx context.Context, p *process.Process, b *bus.Bus) error {
 	s, err := sender.New(sender.Options{
 		Bus: b, Outputs: sender.Configured(p.Config, os.Stdout), Instance: p.Instance,
 		Logger: p.Logger, Meter: p.Telemetry.Meter, Tracer: p.Telemetry.Tracer,
+		Collector: p.Collector,
 	})
 	if err != nil {
 		return err

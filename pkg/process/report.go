@@ -1,0 +1,143 @@
+package process
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+
+	"defenderiot/pkg/bus"
+	"defenderiot/pkg/internalevent"
+	"defenderiot/pkg/telemetry"
+)
+
+// The processes of the known collector, as prefixes of lines.
+const (
+	InputProcess  = "InputProcess"
+	OutputProcess = "OutputProcess"
+	mainProcess   = "MainProcess"
+	mainThread    = "MainThread"
+)
+
+// counterparts says for each program which of the known collector's processes it stands for.
+var counterparts = map[string][]string{"fetcher": {InputProcess}, "sender": {OutputProcess}, "dedup": {mainProcess}}
+
+// owner stands in lines that people search by, in the place of the known collector's author.
+const owner = "unknown"
+
+// memoryPeriod is between two memory lines, as of the known collector.
+const memoryPeriod = 5 * time.Minute
+
+// Report lets the program tell about itself while it runs, which it does until stop is called: the lines of
+// start and stop that people search for, the memory lines with the given processes' names, and the copies of
+// the log for Devo, which go to b. ctx is the one that a signal ends. Call stop before b is closed and when
+// the services have ended; it returns within [internalevent.FlushTime] and leaves nothing running.
+func (p *Process) Report(ctx context.Context, b *bus.Bus, processes ...string) (stop func()) {
+	p.began(time.Now())
+	// What is told outlives ctx: the stop is told as well.
+	reporting, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var group, publisher sync.WaitGroup
+	group.Go(func() { p.reportMemory(reporting, memoryPeriod, processes) })
+	publishing, end := context.WithCancel(context.WithoutCancel(ctx))
+	if p.Telemetry.Copies != nil {
+		own := internalevent.NewPublisher(p.Collector, p.Telemetry.Copies, b, p.Logger)
+		publisher.Go(func() { own.Run(publishing) })
+	}
+	var at time.Time // when the stop began
+	told := make(chan struct{})
+	withdraw := context.AfterFunc(ctx, func() {
+		defer close(told)
+		at = time.Now()
+		p.signalled(ctx)
+	})
+	return func() {
+		cancel()
+		group.Wait()
+		if withdraw() {
+			at = time.Now() // the services ended by themselves
+		} else {
+			<-told
+		}
+		p.ended(at)
+		end()
+		publisher.Wait()
+	}
+}
+
+// began is the line that the known collector shares with Devo, too.
+func (p *Process) began(now time.Time) {
+	build := telemetry.BuildTime()
+	if build == "" {
+		build = "unknown"
+	}
+	telemetry.Shared(p.Logger).Info(fmt.Sprintf(`Build time: "%s", OS: "%s", collector(name:version): "%s:%s", owner: "%s", started at: "%s"`,
+		build, runtime.GOOS+"/"+runtime.GOARCH, p.Collector.Name, p.Collector.Version, owner, now.UTC().Format("2006-01-02T15:04:05.000000Z")))
+}
+
+// signalNumbers are of the signals that stop a program; the runtime's names differ from those in the line.
+var signalNumbers = map[string]struct {
+	name string
+	code int
+}{"interrupt": {"Interrupt", 2}, "terminated": {"Terminated", 15}}
+
+// signalled says which signal ended ctx, if one did.
+func (p *Process) signalled(ctx context.Context) {
+	name, ok := strings.CutSuffix(context.Cause(ctx).Error(), " signal received")
+	if !ok {
+		return
+	}
+	if s, known := signalNumbers[name]; known {
+		telemetry.Shared(p.Logger).Warn(fmt.Sprintf(`Received the "%s" system signal (code: %d), all the processes will be gracefully stopped`, s.name, s.code))
+	}
+}
+
+// ended are the last lines; since is when the stop began.
+func (p *Process) ended(since time.Time) {
+	now := time.Now()
+	logger := telemetry.WithThread(p.Logger, mainProcess, mainThread)
+	logger.Info("Finalizing the whole collector")
+	last, err := json.Marshal(struct {
+		Name    string `json:"collector_name"`
+		Version string `json:"collector_version"`
+		Owner   string `json:"collector_owner"`
+		Stopped string `json:"stopped_at"`
+	}{p.Collector.Name, p.Collector.Version, owner, now.UTC().Format("2006-01-02T15:04:05.000000Z")})
+	if err == nil {
+		logger.Info(string(last))
+	}
+	logger.Info(fmt.Sprintf(`[EXIT] Process "MainProcess" completely terminated (elapsed time since the system signal was received: %.3fs)`, now.Sub(since).Seconds()))
+}
+
+// reportMemory writes the memory lines. The known collector forces a garbage collection and compares before
+// and after; here the runtime collects by itself, so the line compares with the line before.
+func (p *Process) reportMemory(ctx context.Context, every time.Duration, processes []string) {
+	before, err := telemetry.ReadMemory()
+	if err != nil {
+		return // not Linux
+	}
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		now, err := telemetry.ReadMemory()
+		if err != nil {
+			continue
+		}
+		for _, process := range processes {
+			memoryLogger(p.Logger, process).Info(telemetry.MemoryLine(before, now))
+		}
+		before = now
+	}
+}
+
+func memoryLogger(logger *slog.Logger, process string) *slog.Logger {
+	return telemetry.WithThread(telemetry.Uncopied(logger), process, mainThread)
+}
