@@ -80,7 +80,9 @@ func (p *Publisher) storeAll(ctx context.Context) {
 		}
 		err := p.store(ctx, p.held)
 		if err != nil {
-			p.trouble.Report(err)
+			if ctx.Err() == nil {
+				p.trouble.Report(err)
+			}
 			if !pause(ctx, waits.NextBackOff()) {
 				return
 			}

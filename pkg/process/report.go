@@ -2,7 +2,6 @@ package process
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"runtime"
@@ -28,6 +27,8 @@ var counterparts = map[string][]string{"fetcher": {InputProcess}, "sender": {Out
 
 // owner stands in lines that people search by, in the place of the known collector's author.
 const owner = "unknown"
+
+const stampTime = "2006-01-02T15:04:05.000000Z"
 
 // memoryPeriod is between two memory lines, as of the known collector.
 const memoryPeriod = 5 * time.Minute
@@ -75,7 +76,7 @@ func (p *Process) began(now time.Time) {
 		build = "unknown"
 	}
 	telemetry.Shared(p.Logger).Info(fmt.Sprintf(`Build time: "%s", OS: "%s", collector(name:version): "%s:%s", owner: "%s", started at: "%s"`,
-		build, runtime.GOOS+"/"+runtime.GOARCH, p.Collector.Name, p.Collector.Version, owner, now.UTC().Format("2006-01-02T15:04:05.000000Z")))
+		build, runtime.GOOS+"/"+runtime.GOARCH, p.Collector.Name, p.Collector.Version, owner, now.UTC().Format(stampTime)))
 }
 
 // signalNumbers are of the signals that stop a program; the runtime's names differ from those in the line.
@@ -100,15 +101,8 @@ func (p *Process) ended(since time.Time) {
 	now := time.Now()
 	logger := telemetry.WithThread(p.Logger, mainProcess, mainThread)
 	logger.Info("Finalizing the whole collector")
-	last, err := json.Marshal(struct {
-		Name    string `json:"collector_name"`
-		Version string `json:"collector_version"`
-		Owner   string `json:"collector_owner"`
-		Stopped string `json:"stopped_at"`
-	}{p.Collector.Name, p.Collector.Version, owner, now.UTC().Format("2006-01-02T15:04:05.000000Z")})
-	if err == nil {
-		logger.Info(string(last))
-	}
+	logger.Info(fmt.Sprintf(`{"collector_name": "%s", "collector_version": "%s", "collector_owner": "%s", "stopped_at": "%s"}`,
+		p.Collector.Name, p.Collector.Version, owner, now.UTC().Format(stampTime)))
 	logger.Info(fmt.Sprintf(`[EXIT] Process "MainProcess" completely terminated (elapsed time since the system signal was received: %.3fs)`, now.Sub(since).Seconds()))
 }
 

@@ -1,0 +1,40 @@
+package telemetry
+
+import (
+	"os"
+	"runtime"
+	"testing"
+)
+
+func TestMemoryLine(t *testing.T) {
+	const meminfo = "MemTotal:        8000000 kB\nMemFree:          100000 kB\nMemAvailable:    7720000 kB\nHugePages_Total:       0\n"
+	before, err := parseMemory(meminfo, "125949 12155 4000 1 0 2 0\n", 4096)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := Memory{UsedPercent: 40.06, RSS: 3 << 30, VMS: 512}
+	const want = "[GC] global: 3.5% -> 40.1%, process: RSS(47.48MiB -> 3.00GiB), VMS(491.99MiB -> 512.00B)"
+	if got := MemoryLine(before, now); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	for name, files := range map[string][2]string{
+		"no total": {"MemFree: 1 kB\n", "1 2"}, "empty": {"", ""}, "short": {meminfo, "1"}, "no numbers": {meminfo, "a b"},
+	} {
+		if _, err := parseMemory(files[0], files[1], 4096); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+}
+
+func TestReadMemory(t *testing.T) {
+	m, err := ReadMemory()
+	if runtime.GOOS != "linux" {
+		if err == nil {
+			t.Error("no error")
+		}
+		return
+	}
+	if err != nil || m.RSS < 1<<20 || m.VMS < m.RSS || m.UsedPercent <= 0 || m.UsedPercent >= 100 {
+		t.Errorf("%+v, %v (pid %d)", m, err, os.Getpid())
+	}
+}
