@@ -63,7 +63,7 @@ func (w *world) configure(edits ...string) {
 	}
 	edits = append([]string{
 		"request_period_in_seconds: 10", "request_period_in_seconds: 1\n        overlap_in_minutes: 1\n        quota_share: 1",
-		"globals:", "telemetry:\n  listen: 127.0.0.1:0\nglobals:",
+		"globals:", "telemetry:\n  listen: 127.0.0.1:0\n  internal_events: false\nglobals:",
 	}, edits...)
 	path := filepath.Join(w.dir, "config.yaml")
 	text, err := os.ReadFile(path)

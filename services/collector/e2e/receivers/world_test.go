@@ -87,7 +87,7 @@ func (w *world) configure(outputType string) {
 		{"type: devo_platform", "type: " + outputType},
 		{"port: " + simulated, fmt.Sprintf("port: %d", w.receiver.port)},
 		{"request_period_in_seconds: 10", "request_period_in_seconds: 1\n        overlap_in_minutes: 1\n        quota_share: 1"},
-		{"globals:", "telemetry:\n  listen: 127.0.0.1:0\nglobals:"},
+		{"globals:", "telemetry:\n  listen: 127.0.0.1:0\n  internal_events: false\nglobals:"},
 	} {
 		if !strings.Contains(string(text), edit[0]) {
 			w.t.Fatalf("the configuration has no %q:\n%s", edit[0], text)
