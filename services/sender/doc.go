@@ -18,4 +18,8 @@
 // An output whose endpoint leaves three half-closes in a row unanswered for ten seconds is unproved: its
 // events are then confirmed when the peer's TCP has acknowledged them and nothing disturbed the connection
 // for 60 s after. One half-close in ten minutes is still tried, and an answer ends that state.
+//
+// Beside its lanes an output has two things that share nothing with them: an internal sender, which brings
+// the collector's own log lines from INTERNAL to the endpoint and takes the kernel's acknowledgement for
+// enough, and for each of these two services a monitor, which writes the statistics lines that people know.
 package sender

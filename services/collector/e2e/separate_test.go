@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"net"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -69,7 +71,7 @@ func TestSeparatePrograms(t *testing.T) {
 	t.Parallel()
 	port, metrics := freePort(t), [2]int{freePort(t), freePort(t)}
 	bus := fmt.Sprintf("bus:\n  url: nats://127.0.0.1:%d\n  user: %s\n  password: %s\nglobals:", port, busUser, busPassword)
-	w := newWorld(t, simulator.Options{Backfill: 3000}, "globals:", bus)
+	w := newWorld(t, simulator.Options{Backfill: 3000, KeepFrames: true}, "globals:", bus, "internal_events: false", "internal_events: true")
 	w.configureSenders(metrics)
 	services := map[string]*program{}
 	run := func(name string) {
@@ -101,6 +103,13 @@ func TestSeparatePrograms(t *testing.T) {
 	end := w.feed(30)
 	w.flows()
 	eventually(t, "both senders to deliver", func() bool { return confirmedBy(t, metrics[0]) > 0 && confirmedBy(t, metrics[1]) > 0 })
+
+	for _, name := range []string{fetcherProgram, dedupProgram, senderProgram} {
+		eventually(t, "the log of "+name+" at Devo", func() bool {
+			line := []byte(`devo.collectors.out.local.info: {"msg":"` + name + " runs ")
+			return slices.ContainsFunc(w.sim.Devo.Frames(), func(frame []byte) bool { return bytes.Contains(frame, line) })
+		})
+	}
 
 	var slowest time.Duration
 	for _, name := range names {
