@@ -110,10 +110,13 @@ func (c *Client) explain(ctx context.Context, err error, q Query) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("asking Azure Resource Graph: %w", ctx.Err())
 	}
+	var limited *limitedError
 	var blocked *blockedError
 	var token *tokenError
 	var refused *azcore.ResponseError
 	switch {
+	case errors.As(err, &limited):
+		return fault.RetryAfter(fmt.Errorf("asking Azure Resource Graph: %w", ErrLimited), limited.wait)
 	case errors.As(err, &blocked):
 		return fault.RetryAfter(fault.API(http.StatusTooManyRequests, "Error during API call to %s: %v", c.endpoint, blocked).
 			WithHint(hintThrottled), blocked.wait)

@@ -106,6 +106,14 @@ func (r *renewable) follow() {
 	r.log.Info("the credential has changed; the next token is asked for with the new one", "identity", next.name)
 }
 
+// renewed reports whether the material is another one than that of current. Material that cannot be read is none.
+func (r *renewable) renewed() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	m, err := r.read()
+	return err == nil && m.print != r.print
+}
+
 // identity is what the credential is called; of a chain also the member that gave a token.
 func (r *renewable) identity() string {
 	r.mu.Lock()
