@@ -28,6 +28,8 @@ var (
 	ErrTableMissing = errors.New("the cloud does not have the table")
 	// ErrInvalidQuery: Resource Graph does not understand the query. The same text fails again.
 	ErrInvalidQuery = errors.New("the query is invalid")
+	// ErrTransient: no token for a reason that passes by itself: no answer, or the login endpoint is at fault.
+	ErrTransient = errors.New("a transient fault of signing in")
 )
 
 // The numbers of the errors that are no answer's status.

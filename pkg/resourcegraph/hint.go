@@ -91,6 +91,10 @@ func (c *Client) tokenFault(err *tokenError) error {
 		hint = cmp.Or(kindHints[c.kind], hint)
 	}
 	cause := &cleaned{text: strings.TrimRight(text, ". "), is: err.error}
+	if failed == nil || failed.RawResponse == nil || failed.RawResponse.StatusCode >= 500 ||
+		failed.RawResponse.StatusCode == http.StatusTooManyRequests || hint == transientLogin {
+		cause.is = errors.Join(ErrTransient, err.error)
+	}
 	named := error(fault.Setup(codeToken, "Failed to fetch OAuth token from %s. Exception: %v.", c.login, cause).WithHint(hint))
 	if wait > 0 {
 		return fault.RetryAfter(named, wait)

@@ -238,11 +238,20 @@ func (f *Fetcher) sameStart(c *proto.Checkpoint) bool {
 	return c.StartTime.Equal(f.service.Start)
 }
 
-// text is the record as a line for the log.
+// text is the record as a line for the log, of long lists the beginning.
 func text(c proto.Checkpoint) string {
+	c.LastIDs, c.Subscriptions = beginning(c.LastIDs), beginning(c.Subscriptions)
 	b, err := json.Marshal(c)
 	if err != nil {
 		return "unprintable"
 	}
 	return string(b)
+}
+
+func beginning(list []string) []string {
+	const shown = 10
+	if len(list) <= shown {
+		return list
+	}
+	return append(slices.Clone(list[:shown]), fmt.Sprintf("and %d more", len(list)-shown))
 }

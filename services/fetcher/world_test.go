@@ -39,6 +39,7 @@ type world struct {
 
 	alerts    map[string]*alert
 	readable  []string
+	renewed   bool            // the credential, until somebody asks
 	pageLimit int             // sizes beyond it are ErrPayloadTooLarge; 0: none
 	hidden    map[string]bool // counted but never returned: what a short answer looks like
 	truncated bool
@@ -229,7 +230,12 @@ func (l *logs) Enabled(context.Context, slog.Level) bool { return true }
 func (l *logs) Handle(_ context.Context, r slog.Record) error {
 	var b strings.Builder
 	b.WriteString(r.Level.String() + " " + r.Message)
-	r.Attrs(func(a slog.Attr) bool { fmt.Fprintf(&b, " %s=%v", a.Key, a.Value); return true })
+	r.Attrs(func(a slog.Attr) bool {
+		if a.Key != "" { // no fields, as in the text format
+			fmt.Fprintf(&b, " %s=%v", a.Key, a.Value)
+		}
+		return true
+	})
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.lines = append(l.lines, b.String())
