@@ -112,8 +112,7 @@ func (u *setup) sleep(ctx context.Context, d time.Duration) bool {
 			return false
 		}
 		if u.graph.Renewed() {
-			u.setupLogger.Info("the credential has changed, the set-up is tried at once")
-			return true
+			return true // the client logs it when it takes it up
 		}
 	}
 }
