@@ -77,7 +77,7 @@ func TestDefaults(t *testing.T) {
 }
 
 func TestOutputs(t *testing.T) {
-	c := parsed(t, "warned/known-template.yaml")
+	c := parsed(t, "valid/known-template.yaml")
 	relay := c.Outputs["devo_2"]
 	if relay.HostPort() != "collector-eu.devo.io:443" || relay.Transport() != TransportTLS || !relay.Config.VerifyCertificate {
 		t.Errorf("relay: %s %+v", relay.HostPort(), relay)
@@ -367,7 +367,7 @@ func TestDefaultsAreAllowed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, path := range []string{"valid/minimal.yaml", "warned/known-template.yaml", "valid/everything.yaml"} {
+	for _, path := range []string{"valid/minimal.yaml", "valid/known-template.yaml", "valid/everything.yaml"} {
 		data, err := os.ReadFile(filepath.Join("testdata", path))
 		if err != nil {
 			t.Fatal(err)

@@ -21,8 +21,8 @@ type Input struct {
 	Environment    string          `yaml:"environment" jsonschema_description:"Added to every event as @devo_environment."`
 	Cloud          string          `yaml:"cloud" jsonschema:"enum=public,enum=government,enum=china,enum=custom,default=public" jsonschema_description:"Which Azure this is."`
 	CustomCloud    *CustomCloud    `yaml:"custom_cloud" jsonschema_description:"The endpoints, for cloud: custom."`
-	RequestsLimits []RequestsLimit `yaml:"requests_limits" jsonschema_description:"Accepted, without effect: quota_share bounds the requests."`
-	Autoconfig     Autoconfig      `yaml:"autoconfig" jsonschema_description:"When the set-up (token, test fetch) is done again."`
+	RequestsLimits []RequestsLimit `yaml:"requests_limits" jsonschema_description:"At most so many requests to Resource Graph in any stretch of the period, repeats of a request among them. All limits hold, beside those of globals and of the service and beside quota_share. Counted from the program's start, in each process for itself; what check asks is not counted."`
+	Autoconfig     Autoconfig      `yaml:"autoconfig" jsonschema_description:"When the set-up (token, test fetch) is done again, and how long it may take."`
 	Services       Services        `yaml:"services" jsonschema:"required" jsonschema_description:"What to read."`
 }
 
@@ -89,7 +89,7 @@ type CustomCloud struct {
 	CAFile                  string `yaml:"ca_file" jsonschema:"minLength=1" jsonschema_description:"PEM file of further authorities to trust, relative to ./certs/."`
 }
 
-// RequestsLimit bounds how often is asked: NumberOfRequests in any window of Period.
+// RequestsLimit bounds how often is asked: at most NumberOfRequests in any stretch of Period.
 type RequestsLimit struct {
 	Period           Period `yaml:"period" jsonschema:"required" jsonschema_description:"The window: a number and one of s, m, h, d, w, M (30 days), y (365 days)."`
 	NumberOfRequests int    `yaml:"number_of_requests" jsonschema:"required,minimum=-9999999,maximum=9999999" jsonschema_description:"Requests in the window; 0 or less: unlimited."`
@@ -97,9 +97,9 @@ type RequestsLimit struct {
 
 // Autoconfig is when the set-up is done again.
 type Autoconfig struct {
-	Enabled                  bool `yaml:"enabled" jsonschema:"default=true" jsonschema_description:"Accepted, without effect: a failed request is followed by a new token."`
-	RefreshIntervalInSeconds int  `yaml:"refresh_interval_in_seconds" jsonschema:"minimum=1,maximum=604800,default=600" jsonschema_description:"Accepted, without effect: a failed request is followed by a new token."`
-	CreationTimeoutInSecond  int  `yaml:"creation_timeout_in_second" jsonschema:"minimum=1,maximum=604800,default=60" jsonschema_description:"Accepted, without effect: each request has its own deadline."`
+	Enabled                  bool `yaml:"enabled" jsonschema:"default=true" jsonschema_description:"Whether the set-up is done again at intervals. It always precedes the first pull and the one after a failed pull."`
+	RefreshIntervalInSeconds int  `yaml:"refresh_interval_in_seconds" jsonschema:"minimum=1,maximum=604800,default=600" jsonschema_description:"Seconds from one set-up to the next; a pull that is under way is not interrupted."`
+	CreationTimeoutInSecond  int  `yaml:"creation_timeout_in_second" jsonschema:"minimum=1,maximum=604800,default=60" jsonschema_description:"Seconds that each request of a set-up may take with its repeats; then the set-up has failed and is retried."`
 }
 
 // Services is what an input reads.

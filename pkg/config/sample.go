@@ -32,6 +32,7 @@ var sampleValues = map[string]string{
 	"inputs.*.custom_cloud.resource_manager_endpoint":         "https://management.azure.com",
 	"inputs.*.custom_cloud.resource_manager_audience":         "https://management.core.windows.net/",
 	"inputs.*.custom_cloud.ca_file":                           "azure-ca.crt",
+	"globals.requests_limits":                                 "[{period: 1d, number_of_requests: 10000}]",
 	"inputs.*.requests_limits":                                "[{period: 1d, number_of_requests: 10000}]",
 	"inputs.*.services.iot_security_alerts.start_time_in_utc": `"2023-10-01T09:01:00Z"`,
 	"inputs.*.services.iot_security_alerts.subscriptions":     "[00000000-0000-0000-0000-000000000000]",

@@ -33,6 +33,9 @@ type Settings struct {
 	// QuotaShare is the part of the principal's 15 requests per 5 s that the client uses, above 0 up
 	// to 1; the rest is left to the principal's other tools. At least one request per 5 s is sent.
 	QuotaShare float64
+	// Limits bound the client's requests, repeats among them, beside the quota: all of them hold. A nil one limits nothing.
+	// Limiters that several clients share stand in the same order in all of them.
+	Limits []*Limiter
 	// UserAgent goes before the SDK's own, at most 24 characters.
 	UserAgent string
 	// Timeout is the deadline of one request with its whole answer, token requests among them; 0 means
@@ -112,7 +115,7 @@ func newClient(s Settings, h hooks) (*Client, error) {
 	b := newBrake(s.QuotaShare)
 	options := &arm.ClientOptions{ClientOptions: net.login, DisableRPRegistration: true}
 	options.PerCallPolicies = []policy.Policy{detach{}}
-	options.PerRetryPolicies = []policy.Policy{&gate{brake: b, metrics: meters, log: s.Logger}}
+	options.PerRetryPolicies = []policy.Policy{&gate{limits: &limits{levels: s.Limits, log: s.Logger}, brake: b, metrics: meters, log: s.Logger}}
 	graph, err := armresourcegraph.NewClient(cred, options)
 	if err != nil {
 		return nil, invalid(err)
@@ -129,6 +132,13 @@ func newClient(s Settings, h hooks) (*Client, error) {
 
 // Close closes the idle connections. The client can be used after it.
 func (c *Client) Close() { c.close() }
+
+// Endpoint is the address of Resource Manager that the client asks, as error messages name it.
+func (c *Client) Endpoint() string { return c.endpoint }
+
+// Renewed reports whether what the credential is made of, a file or an environment file, has changed since the last token
+// was asked for, so that an attempt may succeed that failed before. It reads those files and asks nobody.
+func (c *Client) Renewed() bool { return c.credential.renewed() }
 
 // Identity names who asks, such as "client certificate (thumbprint 0A…, expires 2027-01-31)". Of the default
 // chain the member that gave the token is known once there was one: "default chain: AzureCLICredential".
@@ -148,13 +158,13 @@ func (c *Client) Token(ctx context.Context) error {
 	return nil
 }
 
-// Page asks for one page. It waits for the quota, tries up to three times where Azure calls the failure
+// Page asks for one page. It waits for limits and quota, tries up to three times where Azure calls the failure
 // transient, and once more with a new credential after a 401.
 //
 // Errors, each with a hint where something can be done: the context's own; SetupError 101;
 // ApiError 401, 403, 429 and 498 and other statuses; PullError 301 and 302. errors.Is finds
 // [ErrPayloadTooLarge] (ask for a smaller page), [ErrTokenRejected] (start the window again),
-// [ErrTableMissing] (a configuration error) and [ErrInvalidQuery]. An error that carries a wait
+// [ErrTableMissing] (a configuration error), [ErrInvalidQuery] and [ErrLimited] (no failure: ask again later). An error that carries a wait
 // (fault.Delay) makes every request before that useless. None of them says that the query has no rows.
 func (c *Client) Page(ctx context.Context, q Query) (*Page, error) {
 	request, err := q.request()

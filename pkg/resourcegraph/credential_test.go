@@ -17,6 +17,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"defenderiot/pkg/fault"
 	"defenderiot/pkg/secret"
@@ -81,6 +82,8 @@ func TestTokenErrors(t *testing.T) {
 		"unknown tenant": {login(400, 90002, "AADSTS90002: Tenant 'x' not found."), "AADSTS90002", "tenant_id"},
 		"number only":    {login(400, 700016, "no text"), "AADSTS700016: no text", "client_id and tenant_id"},
 		"unknown number": {login(400, 1, "AADSTS1: whatever"), "AADSTS1: whatever", ""},
+		"fault of login": {answers(503, ""), "HTTP status 503", "tries again"},
+		"throttled":      {login(429, 90055, "AADSTS90055: throttled"), "AADSTS90055", "wait"},
 		"html":           {answers(403, "<html>Blocked by the proxy</html>"), "Blocked by the proxy", ""},
 		"echoed secret": {func(w http.ResponseWriter, r *http.Request) {
 			w.WriteHeader(400)
@@ -98,6 +101,9 @@ func TestTokenErrors(t *testing.T) {
 				var named *fault.Error
 				if !errors.As(err, &named) || named.Type != fault.TypeSetup || named.Code != 101 {
 					t.Fatalf("got %v", err)
+				}
+				if status := strings.HasPrefix(name, "fault of") || name == "throttled"; errors.Is(err, ErrTransient) != status {
+					t.Errorf("transient: %v", !status)
 				}
 				start := "SetupError [CODE:0101] reason: Failed to fetch OAuth token from " + a.URL + "/" + testTenant + "/oauth2/v2.0/token. Exception: "
 				if !strings.HasPrefix(err.Error(), start) || !strings.Contains(err.Error(), tc.text) || strings.Contains(err.Error(), "..") || !strings.Contains(named.Hint, tc.hint) || tc.hint == "" && named.Hint != "" {
@@ -221,5 +227,48 @@ func TestClientCertificate(t *testing.T) {
 	})
 	if _, err := c.Page(t.Context(), Query{}); err != nil || strings.Count(assertion, ".") != 2 || !strings.HasPrefix(c.Identity(), "client certificate (thumbprint ") {
 		t.Errorf("%v, assertion %q", err, assertion)
+	}
+}
+
+// The login endpoint's Retry-After is passed on, however long.
+func TestTokenErrorCarriesItsWait(t *testing.T) {
+	a := startAzure(t, nil)
+	asked := 0
+	a.login = func(w http.ResponseWriter, r *http.Request) {
+		asked++
+		answers(429, `{"error":"x","error_codes":[90055]}`, "Retry-After", "150")(w, r)
+	}
+	err := a.client().Token(t.Context())
+	if d, ok := fault.Delay(err); !ok || d != 150*time.Second || asked != 1 {
+		t.Errorf("%v with %v after %d requests", err, d, asked)
+	}
+}
+
+func TestRenewed(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "token")
+	t.Setenv("AZURE_FEDERATED_TOKEN_FILE", path)
+	write := func(text string) {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("one")
+	c, err := New(Settings{QuotaShare: 1, Credential: Credential{Kind: KindWorkloadIdentity, TenantID: testTenant, ClientID: "c"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if c.Renewed() {
+		t.Error("renewed at once")
+	}
+	write("two")
+	if !c.Renewed() {
+		t.Error("a new token file was not seen")
+	}
+	c.credential.mu.Lock()
+	c.credential.follow() // as the next token does
+	c.credential.mu.Unlock()
+	if c.Renewed() {
+		t.Error("seen again after it was taken up")
 	}
 }

@@ -28,6 +28,8 @@ var (
 	ErrTableMissing = errors.New("the cloud does not have the table")
 	// ErrInvalidQuery: Resource Graph does not understand the query. The same text fails again.
 	ErrInvalidQuery = errors.New("the query is invalid")
+	// ErrTransient: no token for a reason that passes by itself: no answer, or the login endpoint is at fault.
+	ErrTransient = errors.New("a transient fault of signing in")
 )
 
 // The numbers of the errors that are no answer's status.
@@ -110,10 +112,13 @@ func (c *Client) explain(ctx context.Context, err error, q Query) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("asking Azure Resource Graph: %w", ctx.Err())
 	}
+	var limited *limitedError
 	var blocked *blockedError
 	var token *tokenError
 	var refused *azcore.ResponseError
 	switch {
+	case errors.As(err, &limited):
+		return fault.RetryAfter(fmt.Errorf("asking Azure Resource Graph: %w", ErrLimited), limited.wait)
 	case errors.As(err, &blocked):
 		return fault.RetryAfter(fault.API(http.StatusTooManyRequests, "Error during API call to %s: %v", c.endpoint, blocked).
 			WithHint(hintThrottled), blocked.wait)

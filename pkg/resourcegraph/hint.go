@@ -70,12 +70,13 @@ var aadsts = regexp.MustCompile(`AADSTS(\d{4,8})`)
 // tokenFault names what the credential failed with.
 func (c *Client) tokenFault(err *tokenError) error {
 	var text string
-	var code int
+	var status, code int // status 0: no answer
 	var wait time.Duration
 	var failed *azidentity.AuthenticationFailedError
 	if errors.As(err.error, &failed) && failed.RawResponse != nil {
 		body, _ := runtime.Payload(failed.RawResponse)
-		text, code = c.clean.login(failed.RawResponse.StatusCode, body)
+		status = failed.RawResponse.StatusCode
+		text, code = c.clean.login(status, body)
 		wait, _ = retryDelay(failed.RawResponse.Header, time.Now())
 	} else {
 		text = c.clean.text(err.Error())
@@ -91,6 +92,12 @@ func (c *Client) tokenFault(err *tokenError) error {
 		hint = cmp.Or(kindHints[c.kind], hint)
 	}
 	cause := &cleaned{text: strings.TrimRight(text, ". "), is: err.error}
+	if status >= 500 || status == http.StatusTooManyRequests {
+		hint = cmp.Or(hint, transientLogin)
+	}
+	if status == 0 || status >= 500 || status == http.StatusTooManyRequests || hint == transientLogin {
+		cause.is = errors.Join(ErrTransient, err.error)
+	}
 	named := error(fault.Setup(codeToken, "Failed to fetch OAuth token from %s. Exception: %v.", c.login, cause).WithHint(hint))
 	if wait > 0 {
 		return fault.RetryAfter(named, wait)

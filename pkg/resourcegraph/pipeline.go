@@ -1,6 +1,7 @@
 package resourcegraph
 
 import (
+	"context"
 	"io"
 	"log/slog"
 	"net/http"
@@ -45,18 +46,37 @@ func (detach) Do(req *policy.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// gate lets each try of a request through the brake and tells brake and metrics of its end. It stands
+// gate lets each try of a request through limits and brake and tells brake and metrics of its end. It stands
 // behind the bearer token policy, so that neither a slot nor a deadline waits for the login endpoint.
 type gate struct {
+	limits  *limits
 	brake   *brake
 	metrics *metrics
 	log     *slog.Logger
 	limited atomic.Bool // the subscription limit was logged
 }
 
+// enter waits until limits and brake both allow a request.
+func (g *gate) enter(ctx context.Context) (*slot, error) {
+	for {
+		if err := g.limits.wait(ctx); err != nil {
+			return nil, err
+		}
+		s, err := g.brake.take(ctx)
+		if err != nil {
+			return nil, err
+		}
+		// Counted only now: the brake may have taken its time, and the window is one of requests sent.
+		if g.limits.take() {
+			return s, nil
+		}
+		g.brake.done(s, nil)
+	}
+}
+
 func (g *gate) Do(req *policy.Request) (*http.Response, error) {
 	ctx := req.Raw().Context()
-	s, err := g.brake.take(ctx)
+	s, err := g.enter(ctx)
 	if err != nil {
 		return nil, err
 	}

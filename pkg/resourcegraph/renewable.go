@@ -50,6 +50,7 @@ type renewable struct {
 	mu      sync.Mutex
 	current opened
 	print   [32]byte // of the material of current
+	looked  [32]byte // of the material last looked at, good or not
 	age     int      // how often it was replaced after a 401
 	anew    bool     // the next token must not come from a cache
 	blamed  string   // what was wrong with the material, already logged
@@ -60,7 +61,7 @@ func newRenewable(s source) (*renewable, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &renewable{source: s, current: first, print: print}, nil
+	return &renewable{source: s, current: first, print: print, looked: print}, nil
 }
 
 // GetToken implements azcore.TokenCredential.
@@ -86,6 +87,9 @@ func (r *renewable) GetToken(ctx context.Context, o policy.TokenRequestOptions) 
 // such as a file that is just being written, the old one stays in use.
 func (r *renewable) follow() {
 	m, err := r.read()
+	if err == nil {
+		r.looked = m.print
+	}
 	if err == nil && m.print == r.print {
 		r.blamed = ""
 		return
@@ -104,6 +108,15 @@ func (r *renewable) follow() {
 	}
 	r.current, r.print, r.blamed = next, m.print, ""
 	r.log.Info("the credential has changed; the next token is asked for with the new one", "identity", next.name)
+}
+
+// renewed reports whether the material is another one than the last token was asked for with, or would have been had
+// it been usable. Material that cannot be read is none.
+func (r *renewable) renewed() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	m, err := r.read()
+	return err == nil && m.print != r.looked
 }
 
 // identity is what the credential is called; of a chain also the member that gave a token.
@@ -138,6 +151,6 @@ func (r *renewable) renew(seen int) error {
 	if c, ok := r.current.TokenCredential.(*chain); ok {
 		r.shared = c.used() == "ManagedIdentityCredential"
 	}
-	r.current, r.print, r.age, r.anew = next, print, r.age+1, true
+	r.current, r.print, r.looked, r.age, r.anew = next, print, print, r.age+1, true
 	return nil
 }

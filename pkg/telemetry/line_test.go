@@ -66,6 +66,11 @@ var logCases = []struct {
 		puller.Info("Statistics for this pull cycle (@devo_pulling_id=1795374246436):Number of requests made: 1; Number of events received: 2.")
 		WithThread(l.With("a", 1).WithGroup("g").With("b", 2), "P", "T").Info("In a group", "c", 3)
 	}},
+	{"fields", func(l *slog.Logger) {
+		l.Info("Starting data collection every 30 seconds", Fields("period_seconds", 30))
+		l.With(Fields("source", "a")).WithGroup("g").Warn("In a group", "shown", 1, Fields("n", 2, "wait", time.Second))
+		l.Info("None", Fields())
+	}},
 	{"attributes", func(l *slog.Logger) {
 		l.With("output", "devo_1").Info("Kinds", "s", "plain", "spaces", "two words", "empty", "", "quote", `a"b`, "equals", "a=b",
 			"path", `C:\certs`, "utf8", "żółć", "n", -5, "u", uint64(7), "f", 1.5, "b", true, "d", 1500*time.Millisecond,

@@ -40,7 +40,7 @@ func NewLogger(w io.Writer, format string, level slog.Leveler) (*slog.Logger, er
 }
 
 // WithThread returns a logger whose lines carry process and thread in the place where people look for
-// them, for example WithThread(l, "InputProcess", "IotPuller(defender_for_iot,23453,iot_security_alerts,predefined)").
+// them, for example WithThread(l, InputProcess, "IotPuller(defender_for_iot,23453,iot_security_alerts,predefined)").
 // The last call wins; without any it is MainProcess::MainThread. Attributes of logger are kept.
 func WithThread(logger *slog.Logger, process, thread string) *slog.Logger {
 	// The empty key makes other handlers print the two as plain attributes.
@@ -50,7 +50,7 @@ func WithThread(logger *slog.Logger, process, thread string) *slog.Logger {
 // threadID is the reserved attribute; the type, which nobody else can make, tells it from others.
 type threadID struct{ process, thread string }
 
-var mainThread = threadID{"MainProcess", "MainThread"}
+var mainThread = threadID{MainProcess, "MainThread"}
 
 // LogValue is what handlers print that do not know the type.
 func (t threadID) LogValue() slog.Value { return slog.GroupValue(t.attrs()...) }

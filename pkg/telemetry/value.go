@@ -16,8 +16,11 @@ import (
 )
 
 // appendAttr appends ` key=value`, or one for each member of a group, whose keys are joined by dots.
-// Empty attributes and groups vanish, as slog wants it.
+// Empty attributes and groups vanish, as slog wants it, and so do [Fields].
 func appendAttr(line []byte, prefix string, a slog.Attr) []byte {
+	if isFields(a) {
+		return line
+	}
 	a.Value = a.Value.Resolve()
 	if a.Equal(slog.Attr{}) {
 		return line

@@ -127,7 +127,7 @@ func checkInput(ctx context.Context, c *config.Config, name string, say func(nam
 		Subscriptions: firstBatch(alerts.Subscriptions), ManagementGroups: alerts.ManagementGroups, Top: 1,
 	})
 	if err != nil {
-		say("test fetch of "+name, "", notPullable(c.Inputs[name], err))
+		say("test fetch of "+name, "", fetcher.NotPullable(client.Endpoint(), err))
 		return
 	}
 	readable, err := client.Subscriptions(ctx, alerts.Subscriptions, alerts.ManagementGroups)
@@ -142,20 +142,6 @@ func checkInput(ctx context.Context, c *config.Config, name string, say func(nam
 		return
 	}
 	say("scope of "+name, fmt.Sprintf("%d subscriptions can be read", len(readable)), nil)
-}
-
-// notPullable gives a failed test fetch the name that people know, with what Azure answered behind it.
-func notPullable(input config.Input, err error) error {
-	var known *fault.Error
-	if errors.As(err, &known) && known.Type == fault.TypeSetup {
-		return err
-	}
-	endpoint := "Azure Resource Graph"
-	if input.CustomCloud != nil {
-		endpoint = input.CustomCloud.ResourceManagerEndpoint
-	}
-	named := fault.Setup(102, "Failed to fetch data from %s. Source is not pullable.", endpoint).WithHint(fault.Hint(err))
-	return fmt.Errorf("%w (%w)", named, err)
 }
 
 func firstBatch(subscriptions []string) []string {

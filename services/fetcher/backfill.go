@@ -100,10 +100,8 @@ func (c *coverage) read(ctx context.Context, w proto.Window) (int64, error) {
 		}
 		if err == nil {
 			s.fillFailures.over(s.logger, "windows can be read again")
-			if p.received.Load() > 0 {
-				s.announce(w.From)
-				s.summarise(ctx, p, slog.LevelInfo)
-			}
+			s.logger.Log(ctx, levelOf(p.sent.Load() > 0), fmt.Sprintf("The window from %s to %s has been read: %d records, %d of them sent",
+				w.From.UTC().Format(sinceLayout), w.To.UTC().Format(sinceLayout), p.received.Load(), p.sent.Load()), p.fields())
 			return rows, nil
 		}
 		if ending(ctx, err) {

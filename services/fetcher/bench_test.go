@@ -40,6 +40,8 @@ func (s *stock) Page(context.Context, resourcegraph.Query) (*resourcegraph.Page,
 	return p, nil
 }
 
+func (*stock) Renewed() bool { return false }
+
 // BenchmarkPage is what a page of 1,000 rows costs from Resource Graph's answer to RAW's acknowledgement
 // on an embedded server with sync always.
 func BenchmarkPage(b *testing.B) {
@@ -69,5 +71,5 @@ func benchSession(b *testing.B, bus *bus.Bus, graph Graph) *session {
 	}
 	r := newRecord(nil, "", nil, f.timing)
 	r.current = f.fresh(time.Now(), nil)
-	return f.newSession(r, &remoteClock{wall: time.Now}, make(chan struct{}), 1)
+	return f.newSession(r, f.newSetup(make(chan struct{}), &remoteClock{wall: time.Now}), 1)
 }

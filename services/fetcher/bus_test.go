@@ -334,6 +334,9 @@ func TestStandbyTakesOverFromAnOrderlyStop(t *testing.T) {
 	if err := second.Ready(); err != nil {
 		t.Errorf("a standby is not ready: %v", err)
 	}
+	if n := second.logs.count(""); n != 1 {
+		t.Errorf("a standby says %d lines, want 1", n)
+	}
 	first.halt(t)
 	w.with(func() { w.put("/b", time.Now()) })
 	eventually(t, "the second has taken over", has("/b"))

@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"defenderiot/pkg/fault"
+	"defenderiot/pkg/telemetry"
 )
 
 // complaint logs a repeating failure once for each change of it and counts the rest. The zero value is
@@ -26,29 +27,53 @@ var variable = regexp.MustCompile(`[0-9a-fA-F-]*[0-9][0-9a-fA-F.:-]*`)
 func kindOf(err error) string {
 	var named *fault.Error
 	if errors.As(err, &named) {
-		return fmt.Sprintf("%s %d", named.Type, named.Code)
+		// The hint tells apart what has one code for several causes, such as SetupError 101.
+		return fmt.Sprintf("%s %d %s", named.Type, named.Code, fault.Hint(err))
 	}
 	return variable.ReplaceAllString(err.Error(), "#")
 }
 
 // raise logs what and err unless the same was logged last.
 func (c *complaint) raise(logger *slog.Logger, level slog.Level, what string, err error) {
+	c.log(logger, level, what, what, err, "error", err)
+}
+
+// raiseNamed is raise for errors that people know by type and code: such a one is the whole message, as they search
+// for it. It reports whether it has logged.
+func (c *complaint) raiseNamed(logger *slog.Logger, level slog.Level, what string, err error) bool {
+	var known *fault.Error
+	if errors.As(err, &known) {
+		return c.log(logger, level, what, err.Error(), err, telemetry.Fields("type", known.Type, "code", known.Code))
+	}
+	return c.log(logger, level, what, what, err, "error", err)
+}
+
+func (c *complaint) log(logger *slog.Logger, level slog.Level, what, message string, err error, attrs ...any) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.count++
 	kind := what + kindOf(err)
 	if kind == c.kind {
-		return
+		return false
 	}
 	c.kind = kind
-	attrs := []any{"error", err}
 	if hint := fault.Hint(err); hint != "" {
 		attrs = append(attrs, "hint", hint)
 	}
 	if c.count > 1 {
 		attrs = append(attrs, "failures", c.count)
 	}
-	logger.Log(context.Background(), level, what, attrs...)
+	logger.Log(context.Background(), level, message, attrs...)
+	return true
+}
+
+// forget ends the complaint without a line and returns the number of failures.
+func (c *complaint) forget() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := c.count
+	c.kind, c.count = "", 0
+	return n
 }
 
 // over logs what, with the number of failures, if there was a complaint.

@@ -44,11 +44,12 @@ func Configured(c *config.Config, r Runtime) (fetchers []*Fetcher, close func(),
 			client.Close()
 		}
 	}
+	shared := limiter(c.Globals.RequestsLimits)
 	for _, name := range Enabled(c) {
 		input := c.Inputs[name]
-		logger := telemetry.WithThread(r.Logger, "InputProcess",
-			fmt.Sprintf("IotPuller(%s,%s,%s,predefined)", name, input.ID, ServiceName))
-		client, err := Client(c, name, logger, r.Meter)
+		source := proto.Source{Input: name, InputID: input.ID, Service: ServiceName}
+		logger := telemetry.WithThread(r.Logger, telemetry.InputProcess, pullerThread(source))
+		client, err := Client(c, name, logger, r.Meter, shared, limiter(input.RequestsLimits), limiter(input.Services.IoTSecurityAlerts.RequestsLimits))
 		if err != nil {
 			close()
 			return nil, nil, err
@@ -59,9 +60,10 @@ func Configured(c *config.Config, r Runtime) (fetchers []*Fetcher, close func(),
 			close()
 			return nil, nil, err
 		}
+		service.Endpoint = client.Endpoint()
 		f, err := New(Options{
-			Source:  proto.Source{Input: name, InputID: input.ID, Service: ServiceName},
-			Service: service, Graph: client, Bus: r.Bus, Logger: logger, Meter: r.Meter, Tracer: r.Tracer,
+			Source: source, Collector: c.Globals.Name,
+			Service: service, Graph: client, Bus: r.Bus, Logger: r.Logger, Meter: r.Meter, Tracer: r.Tracer,
 			Instance: r.Instance, Alone: r.Alone,
 		})
 		if err != nil {
@@ -85,8 +87,17 @@ func Enabled(c *config.Config) []string {
 	return names
 }
 
-// Client makes the Resource Graph client of an input; it contacts nobody.
-func Client(c *config.Config, name string, logger *slog.Logger, meter metric.Meter) (*resourcegraph.Client, error) {
+// limiter keeps what one level of the configuration says.
+func limiter(configured []config.RequestsLimit) *resourcegraph.Limiter {
+	var limits []resourcegraph.Limit
+	for _, l := range configured {
+		limits = append(limits, resourcegraph.Limit{Period: l.Period.Std(), Requests: l.NumberOfRequests})
+	}
+	return resourcegraph.NewLimiter(limits...)
+}
+
+// Client makes the Resource Graph client of an input, within the limits if there are any; it contacts nobody.
+func Client(c *config.Config, name string, logger *slog.Logger, meter metric.Meter, limits ...*resourcegraph.Limiter) (*resourcegraph.Client, error) {
 	input := c.Inputs[name]
 	credentials := input.Credentials
 	s := resourcegraph.Settings{
@@ -96,9 +107,9 @@ func Client(c *config.Config, name string, logger *slog.Logger, meter metric.Met
 			CertificatePassword: credentials.ClientCertificatePassword,
 		},
 		Cloud:      resourcegraph.Cloud{Name: input.Cloud},
-		QuotaShare: input.Services.IoTSecurityAlerts.QuotaShare,
-		UserAgent:  "defender-iot-collector",
-		Logger:     logger, Meter: meter,
+		QuotaShare: input.Services.IoTSecurityAlerts.QuotaShare, Limits: limits,
+		UserAgent: "defender-iot-collector",
+		Logger:    logger, Meter: meter,
 	}
 	if credentials.ClientCertificate != "" {
 		s.Credential.CertificateFile = c.CertPath(credentials.ClientCertificate)
@@ -158,6 +169,8 @@ func service(name string, input config.Input) (Service, error) {
 	}
 	return Service{
 		Period:           time.Duration(alerts.RequestPeriodInSeconds) * time.Second,
+		Refresh:          refresh(input.Autoconfig),
+		SetupTimeout:     time.Duration(input.Autoconfig.CreationTimeoutInSecond) * time.Second,
 		Start:            alerts.StartTimeInUTC.Time,
 		Subscriptions:    alerts.Subscriptions,
 		ManagementGroups: alerts.ManagementGroups,
@@ -185,4 +198,12 @@ func masker(input string, configured []config.ObfuscationRule) (Masker, error) {
 		return nil, fault.Config(0, "inputs.%s.services.%s.obfuscation_data%v", input, ServiceName, err)
 	}
 	return m, nil
+}
+
+// refresh is how often the set-up is done again; 0: never for its own sake.
+func refresh(a config.Autoconfig) time.Duration {
+	if !a.Enabled {
+		return 0
+	}
+	return time.Duration(a.RefreshIntervalInSeconds) * time.Second
 }

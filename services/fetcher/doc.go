@@ -37,8 +37,8 @@
 //
 //	┌───────┐ token and   ┌────────┐ record read,  ┌──────────────────────────────────┐
 //	│ setup │──test fetch>│ record │──compared and>│ pulling: steady pull each period │
-//	└───────┘   pass      └────────┘  re-written   │ beside it: back-fill, lookback,  │
-//	  ^   │ 5^n s,            ^                    │ sweep, null starts, coverage     │
-//	  └───┘ at most 30 min    └────────────────────└──────────────────────────────────┘
+//	└───────┘   pass      └────────┘  re-written   │ beside it: back-fill, lookback,  │──┐ set-up again, at its
+//	  ^   │ 5^n s,            ^                    │ sweep, null starts, coverage     │  │ interval and after a
+//	  └───┘ at most 30 min    └────────────────────└──────────────────────────────────┘<─┘ failed pull
 //	                             changed by an operator's command
 package fetcher

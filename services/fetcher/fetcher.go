@@ -19,6 +19,7 @@ import (
 	"defenderiot/pkg/bus"
 	"defenderiot/pkg/fault"
 	"defenderiot/pkg/resourcegraph"
+	"defenderiot/pkg/telemetry"
 	"defenderiot/proto"
 )
 
@@ -28,6 +29,8 @@ type Graph interface {
 	Token(ctx context.Context) error
 	Page(ctx context.Context, q resourcegraph.Query) (*resourcegraph.Page, error)
 	Subscriptions(ctx context.Context, subscriptions, managementGroups []string) ([]string, error)
+	// Renewed says that the credential is made of something else now than when the last token was asked for.
+	Renewed() bool
 }
 
 // Streams is what the fetcher does with streams.
@@ -59,6 +62,10 @@ const (
 type Service struct {
 	// Period is the time from the start of one pull to the start of the next; at least one second.
 	Period time.Duration
+	// Refresh is the time from one set-up to the next; 0: only before the first pull and after a failed one.
+	Refresh time.Duration
+	// SetupTimeout bounds each request of a set-up with its repeats; 0: five minutes.
+	SetupTimeout time.Duration
 	// Start is the configured start time; the zero time when there is none.
 	Start time.Time
 	// Subscriptions or ManagementGroups limit the scope; neither: all that the principal can read.
@@ -85,11 +92,13 @@ type Service struct {
 type Options struct {
 	Source  proto.Source
 	Service Service
-	Graph   Graph
-	Bus     Bus
-	Logger  *slog.Logger
-	Meter   metric.Meter
-	Tracer  trace.Tracer
+	// Collector is the collector's name, for the log.
+	Collector string
+	Graph     Graph
+	Bus       Bus
+	Logger    *slog.Logger
+	Meter     metric.Meter
+	Tracer    trace.Tracer
 	// Instance names this process, uniquely among all that ever run; it is shown as the lease's holder.
 	Instance string
 	// Alone says that no other process can be alive that holds the lease, because the caller owns the
@@ -103,18 +112,20 @@ type Options struct {
 
 // Fetcher fetches one source. Make it with New, call Run once. Ready is safe for concurrent use.
 type Fetcher struct {
-	source   proto.Source
-	service  Service
-	graph    Graph
-	bus      Bus
-	logger   *slog.Logger
-	tracer   trace.Tracer
-	metrics  *metrics
-	instance string
-	alone    bool
-	wall     func() time.Time
-	timing   timing
-	hidden   hidden
+	source      proto.Source
+	service     Service
+	graph       Graph
+	bus         Bus
+	puller      string       // how the log calls it
+	logger      *slog.Logger // of the puller
+	setupLogger *slog.Logger
+	tracer      trace.Tracer
+	metrics     *metrics
+	instance    string
+	alone       bool
+	wall        func() time.Time
+	timing      timing
+	hidden      hidden
 
 	running  atomic.Bool
 	pages    atomic.Uint64 // pages numbered so far in this process
@@ -126,29 +137,6 @@ type Fetcher struct {
 	mu       sync.Mutex
 	lastPull int64
 	notReady error
-}
-
-// timing collects the intervals, so that tests can shorten them.
-type timing struct {
-	renew, expiry, giveUp, poll, leaseCall time.Duration // lease
-	call, fetch, grace                     time.Duration // deadlines: bucket, Resource Graph, orderly stop
-	lookback, nullStarts, coverage, sweep  time.Duration // how often
-	sweepDepth, purgeAfter, recordRetry    time.Duration
-	behind, window                         time.Duration // back-fill
-	setupFirst, setupMost                  time.Duration
-}
-
-func defaultTiming() timing {
-	return timing{
-		// A little below 15 s, so that a standby is active within 15 s of the last renewal.
-		renew: 5 * time.Second, expiry: 14 * time.Second, giveUp: 10 * time.Second,
-		poll: 500 * time.Millisecond, leaseCall: 3 * time.Second,
-		call: 10 * time.Second, fetch: 5 * time.Minute, grace: 3 * time.Second,
-		lookback: 30 * time.Minute, nullStarts: 10 * time.Minute, coverage: time.Hour, sweep: 24 * time.Hour,
-		sweepDepth: 90 * 24 * time.Hour, purgeAfter: 24 * time.Hour, recordRetry: time.Minute,
-		behind: 48 * time.Hour, window: 24 * time.Hour,
-		setupFirst: 5 * time.Second, setupMost: 1800 * time.Second,
-	}
 }
 
 // backgroundPages bounds the pages that all reads beside the steady pull hold in memory together; one
@@ -193,7 +181,7 @@ func New(o Options) (*Fetcher, error) {
 		return nil, fmt.Errorf("fetcher: %w", err)
 	}
 	f := &Fetcher{
-		source: o.Source, service: s, graph: o.Graph, bus: o.Bus, logger: o.Logger, tracer: tracerOr(o.Tracer),
+		source: o.Source, service: s, graph: o.Graph, bus: o.Bus, puller: pullerThread(o.Source), tracer: tracerOr(o.Tracer),
 		metrics: m, instance: o.Instance, alone: o.Alone, wall: o.Clock, timing: defaultTiming(),
 		slots: make(chan struct{}, backgroundPages), notReady: errors.New("not started"),
 		hidden: hiddenBy(s.Masker),
@@ -201,6 +189,8 @@ func New(o Options) (*Fetcher, error) {
 	if err := observeMasker(o.Meter, o.Source, s.Masker); err != nil {
 		return nil, fmt.Errorf("fetcher: %w", err)
 	}
+	f.logger = telemetry.WithThread(o.Logger, telemetry.InputProcess, f.puller)
+	f.setupLogger = telemetry.WithThread(o.Logger, telemetry.InputProcess, setupThread(o.Collector, o.Source))
 	f.pageSize.top = resourcegraph.MaxTop
 	return f, nil
 }
@@ -282,13 +272,15 @@ func (f *Fetcher) lead(ctx context.Context, kv keyValue, l *lease) {
 // active runs sessions until the lease is lost or stop closes. ctx is the lease's.
 func (f *Fetcher) active(ctx context.Context, stop <-chan struct{}, kv keyValue, l *lease) {
 	clock := &remoteClock{wall: f.wall}
-	if !f.setup(ctx, stop, clock) {
+	f.logger.Warn("Waiting until setup will be executed")
+	setup := f.newSetup(stop, clock)
+	if !setup.ensure(ctx) {
 		return
 	}
 	var c complaint
 	var before *proto.Checkpoint // what a command has replaced
 	for ctx.Err() == nil && !stopped(stop) {
-		s, err := f.open(ctx, stop, kv, l, clock)
+		s, err := f.open(ctx, setup, kv, l)
 		if err == nil {
 			f.changed(before, s.record)
 			before = nil
@@ -306,8 +298,9 @@ func (f *Fetcher) active(ctx context.Context, stop <-chan struct{}, kv keyValue,
 			return
 		default:
 			f.setReady(err)
-			c.raise(f.logger, slog.LevelError, "the position cannot be read", err)
-			f.logger.Debug("Sleeping 60 sec before retry pre-pull")
+			if c.raiseNamed(f.logger, slog.LevelError, "the position cannot be read", err) {
+				f.logger.Info("Sleeping 60 sec before retry pre-pull")
+			}
 			if !sleep(ctx, stop, f.timing.recordRetry) {
 				return
 			}

@@ -98,12 +98,8 @@ func (s *session) lookback(ctx context.Context) error {
 			return err
 		}
 	}
-	if p.sent.Load() > 0 {
-		s.logger.Info(fmt.Sprintf("The lookback to %s found records that Resource Graph had shown late", from.Format(sinceLayout)))
-		s.summarise(ctx, p, slog.LevelInfo)
-	} else {
-		s.summarise(ctx, p, slog.LevelDebug)
-	}
+	s.logger.Log(ctx, levelOf(p.sent.Load() > 0), fmt.Sprintf("The lookback to %s has read %d records in %d requests; %d of them Resource Graph had shown late",
+		from.Format(sinceLayout), p.received.Load(), p.requests.Load(), p.sent.Load()), p.fields())
 	return nil
 }
 

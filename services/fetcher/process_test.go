@@ -88,6 +88,11 @@ func (p *process) Page(ctx context.Context, q resourcegraph.Query) (page *resour
 	return page, nil
 }
 
+func (p *process) Renewed() (renewed bool) {
+	p.with(func() { renewed, p.renewed = p.renewed, false })
+	return renewed
+}
+
 func (p *process) Subscriptions(ctx context.Context, subs, _ []string) (out []string, err error) {
 	err = p.call(ctx, func() error {
 		for _, s := range p.readable {

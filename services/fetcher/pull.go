@@ -2,6 +2,7 @@ package fetcher
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync/atomic"
@@ -11,6 +12,7 @@ import (
 
 	"defenderiot/pkg/fault"
 	"defenderiot/pkg/resourcegraph"
+	"defenderiot/pkg/telemetry"
 	"defenderiot/proto"
 )
 
@@ -43,13 +45,16 @@ func (p *pull) statistics() string {
 		p.id, p.requests.Load(), p.received.Load(), p.duplicates.Load(), sent, rate)
 }
 
-func (p *pull) partial(logger *slog.Logger) { logger.Info("(Partial) " + p.statistics()) }
+// fields are the figures of the statistics, for machines.
+func (p *pull) fields() slog.Attr {
+	return telemetry.Fields("pulling_id", p.id, "requests", p.requests.Load(), "received", p.received.Load(),
+		"duplicates", p.duplicates.Load(), "sent", p.sent.Load())
+}
 
-// pullAll makes a steady pull each period until the session ends. A pull that took longer is followed
-// at once; a failed one by the next period, or by the wait that the answer asked for.
+// pullAll makes a steady pull each period until the session ends, each after the set-up that is due. A pull that
+// took longer is followed at once; a failed one by the next period, or by the wait that the answer asked for.
 func (s *session) pullAll(ctx context.Context, group *errgroup.Group) error {
-	first := true
-	for ctx.Err() == nil && !stopped(s.stop) {
+	for s.setup.ensure(ctx) && ctx.Err() == nil && !stopped(s.stop) {
 		begun := time.Now()
 		if err := s.record.check(ctx); ending(ctx, err) {
 			return err
@@ -58,16 +63,18 @@ func (s *session) pullAll(ctx context.Context, group *errgroup.Group) error {
 			s.startBackfill(ctx, group, now)
 		}
 		p := s.newPull()
-		err := s.steady(ctx, p, &first)
+		s.logger.Info("Pull Started", telemetry.Fields("pulling_id", p.id))
+		err := s.steady(ctx, p)
 		elapsed := time.Since(begun)
 		s.metrics.duration.Record(ctx, elapsed.Seconds(), s.metrics.labels)
 		if ending(ctx, err) {
+			s.sayInterrupted()
 			return err
 		}
 		wait := s.service.Period - elapsed
 		if err != nil {
 			s.metrics.failures.Add(ctx, 1, s.metrics.labels)
-			s.pullFailures.raise(s.logger, slog.LevelError, "The pull failed and is repeated, nothing was skipped", err)
+			s.pullFailed(err)
 			if d, ok := fault.Delay(err); ok {
 				wait = d
 			}
@@ -75,21 +82,46 @@ func (s *session) pullAll(ctx context.Context, group *errgroup.Group) error {
 		} else {
 			s.pullFailures.over(s.logger, "the pull succeeded again")
 			s.firstPullOnce.Do(func() { close(s.firstPull) })
-			level := levelOf(p.received.Load() > 0)
-			if wait > 0 {
-				s.logger.Log(ctx, level, fmt.Sprintf("Data collection completed. Elapsed time: %.3f seconds. Waiting for %.3f second(s) until the next one", elapsed.Seconds(), wait.Seconds()))
-			} else {
-				s.logger.Log(ctx, level, fmt.Sprintf("Elapsed time: %.3f seconds. Last retrieval took too much time, no wait will be applied in this loop", elapsed.Seconds()))
-			}
+			s.sayCompleted(p, elapsed, wait)
 		}
 		if wait > 0 && !s.pause(ctx, wait) {
 			break
 		}
 	}
+	s.sayInterrupted()
 	return nil
 }
 
-// levelOf is the level of a line that an idle pull need not show.
+// pullFailed logs a failed pull, once for each change of the failure, and has the set-up done before the next. A
+// missing token is the set-up's failure, which would be told twice else.
+func (s *session) pullFailed(err error) {
+	s.setup.again(err)
+	what, complaint, logger := "The pull failed and is repeated, nothing was skipped", &s.pullFailures, s.logger
+	var known *fault.Error
+	if errors.As(err, &known) && known.Type == fault.TypeSetup {
+		what, complaint, logger = setupFailed, &s.setup.failures, s.setupLogger
+	}
+	if complaint.raiseNamed(logger, slog.LevelError, what, err) {
+		s.logger.Warn("Waiting until setup thread will execute again")
+	}
+}
+
+func (s *session) sayCompleted(p *pull, elapsed, wait time.Duration) {
+	fields := telemetry.Fields("pulling_id", p.id, "elapsed_seconds", elapsed.Seconds(), "wait_seconds", max(wait, 0).Seconds())
+	if wait > 0 {
+		s.logger.Info(fmt.Sprintf("Data collection completed. Elapsed time: %.3f seconds. Waiting for %.3f second(s) until the next one", elapsed.Seconds(), wait.Seconds()), fields)
+	} else {
+		s.logger.Info(fmt.Sprintf("Elapsed time: %.3f seconds. Last retrieval took too much time, no wait will be applied in this loop", elapsed.Seconds()), fields)
+	}
+}
+
+func (s *session) sayInterrupted() {
+	if stopped(s.stop) {
+		s.logger.Warn("Retrieving loop has been interrupted due to a controlled stopping action has been activated")
+	}
+}
+
+// levelOf is the level of a line that is worth showing only if there is news.
 func levelOf(news bool) slog.Level {
 	if news {
 		return slog.LevelInfo
@@ -99,20 +131,21 @@ func levelOf(news bool) slog.Level {
 
 // steady reads everything from the overlap before the position on, without an upper bound, and moves the
 // position: after each acknowledged page and at the end.
-func (s *session) steady(ctx context.Context, p *pull, first *bool) error {
+func (s *session) steady(ctx context.Context, p *pull) error {
 	s.mu.Lock()
 	from := later(s.live.Add(-s.service.Overlap), s.floor)
 	s.mu.Unlock()
 	began := s.clock.now()
+	s.logger.Info(fmt.Sprintf("Fetching all iotsecurityresources - %s records since %s", resourcegraph.AlertType, from.UTC().Format(sinceLayout)),
+		telemetry.Fields("pulling_id", p.id, "since", from.UTC()))
 	scopes := s.scopes()
-	said := false
 	var total result
-	for _, sc := range scopes {
+	for i, sc := range scopes {
 		onPage := func(ctx context.Context, r result) error {
-			if !said && (r.rows > 0 || *first) {
-				said = true
-				s.announce(from)
+			if r.last && i == len(scopes)-1 {
+				s.logger.Info("No skip_token returned. All records fetched.")
 			}
+			s.logger.Info("(Partial) "+p.statistics(), p.fields())
 			// With several scopes only the end of the last one tells what has been read.
 			if len(scopes) > 1 || r.unsure {
 				return nil
@@ -137,19 +170,8 @@ func (s *session) steady(ctx context.Context, p *pull, first *bool) error {
 	}
 	s.mu.Unlock()
 	s.metrics.reached(s.clock.now(), total.newest)
-	level := levelOf(p.received.Load() > 0 || *first)
-	s.summarise(ctx, p, level)
-	s.logger.Log(ctx, level, "The data is up to date!")
-	*first = false
-	return nil
-}
-
-func (s *session) announce(from time.Time) {
-	s.logger.Info(fmt.Sprintf("Fetching all iotsecurityresources - %s records since %s", resourcegraph.AlertType, from.UTC().Format(sinceLayout)))
-}
-
-func (s *session) summarise(ctx context.Context, p *pull, level slog.Level) {
-	s.logger.Log(ctx, level, "No skip_token returned. All records fetched.")
-	s.logger.Log(ctx, level, p.statistics())
+	s.logger.Info(p.statistics(), p.fields())
 	s.summariseRules()
+	s.logger.Info("The data is up to date!")
+	return nil
 }

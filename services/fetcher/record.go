@@ -251,11 +251,20 @@ func (f *Fetcher) changed(before *proto.Checkpoint, r *record) {
 	f.logger.Warn(fmt.Sprintf("A command has changed the persistence, going on from there. Previous content: %s. New content: %s", text(*before), text(r.read())))
 }
 
-// text is the record as a line for the log.
+// text is the record as a line for the log, of long lists the beginning.
 func text(c proto.Checkpoint) string {
+	c.LastIDs, c.Subscriptions = beginning(c.LastIDs), beginning(c.Subscriptions)
 	b, err := json.Marshal(c)
 	if err != nil {
 		return "unprintable"
 	}
 	return string(b)
+}
+
+func beginning(list []string) []string {
+	const shown = 10
+	if len(list) <= shown {
+		return list
+	}
+	return append(slices.Clone(list[:shown]), fmt.Sprintf("and %d more", len(list)-shown))
 }

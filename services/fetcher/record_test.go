@@ -92,7 +92,7 @@ func TestDamagedOrNewerRecordIsLeftAlone(t *testing.T) {
 				if err := r.Ready(); err == nil || !strings.Contains(err.Error(), "PrePullError") {
 					t.Errorf("ready: %v", err)
 				}
-				if n := r.logs.count("the position cannot be read"); n != 1 || r.logs.count("hint=") == 0 {
+				if n := r.logs.count("ERROR PrePullError [CODE:0001] reason: "); n != 1 || r.logs.count("hint=") == 0 || r.logs.count("Sleeping 60 sec before retry pre-pull") != 1 {
 					t.Errorf("logged %d times", n)
 				}
 				r.halt(t)

@@ -64,6 +64,7 @@ type result struct {
 	missing int64
 	// unsure is short as far as it is known while pages are still coming.
 	unsure bool
+	last   bool // no page follows
 }
 
 // add counts a page in.
@@ -151,7 +152,7 @@ func (s *session) scan(ctx context.Context, p *pull, req request, acked func(con
 		}
 		total.merge(res)
 		total.date = res.date
-		total.short, total.missing, total.unsure = res.short, res.missing, res.unsure
+		total.short, total.missing, total.unsure, total.last = res.short, res.missing, res.unsure, res.last
 		if !aged {
 			return total, nil
 		}
@@ -172,7 +173,7 @@ func (s *session) readPages(ctx context.Context, p *pull, req request, unsure bo
 		}
 	}()
 	var most int64
-	token, first := "", true
+	token := ""
 	for {
 		a := <-next
 		next = closed
@@ -217,7 +218,7 @@ func (s *session) readPages(ctx context.Context, p *pull, req request, unsure bo
 		if err != nil {
 			return res, false, err
 		}
-		if last {
+		if res.last = last; last {
 			res.short = res.unsure || res.rows < most
 			res.missing = max(0, most-res.rows)
 			res.unsure = res.short
@@ -228,13 +229,9 @@ func (s *session) readPages(ctx context.Context, p *pull, req request, unsure bo
 				return res, false, err
 			}
 		}
-		if !last || !first {
-			p.partial(s.logger)
-		}
 		if last || aged {
 			return res, aged, nil
 		}
-		first = false
 	}
 }
 
@@ -282,16 +279,19 @@ func (s *session) fetch(ctx context.Context, p *pull, req request, token string)
 func (s *session) page(ctx context.Context, p *pull, req request, token string) (*resourcegraph.Page, error) {
 	for {
 		top := s.pageSize.get()
-		callCtx, cancel := context.WithTimeout(ctx, s.timing.fetch)
-		page, err := s.graph.Page(callCtx, resourcegraph.Query{
+		q := resourcegraph.Query{
 			Text:               req.text(s.floor),
 			Subscriptions:      req.scope.subscriptions,
 			ManagementGroups:   s.managementGroups(req.scope),
 			Top:                top,
 			SkipToken:          token,
 			AllowPartialScopes: s.service.AllowPartialScopes,
+		}
+		var page *resourcegraph.Page
+		err := s.ask(ctx, s.timing.fetch, func(ctx context.Context) (err error) {
+			page, err = s.graph.Page(ctx, q)
+			return err
 		})
-		cancel()
 		p.requests.Add(1)
 		s.metrics.pages.Add(ctx, 1, s.metrics.labels)
 		switch {

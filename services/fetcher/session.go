@@ -14,6 +14,7 @@ import (
 	"defenderiot/pkg/fault"
 	"defenderiot/pkg/faultpoint"
 	"defenderiot/pkg/seen"
+	"defenderiot/pkg/telemetry"
 	"defenderiot/proto"
 )
 
@@ -22,6 +23,7 @@ import (
 type session struct {
 	*Fetcher
 	record *record
+	setup  *setup
 	clock  *remoteClock
 	stop   <-chan struct{} // closed for an orderly stop: fetch nothing more
 	epoch  uint64          // the lease's
@@ -68,8 +70,8 @@ func unreadable(key string, err error) error {
 }
 
 // open reads, creates or renews the record and makes a session of it.
-func (f *Fetcher) open(ctx context.Context, stop <-chan struct{}, kv keyValue, l *lease, clock *remoteClock) (*session, error) {
-	f.logger.Debug(fmt.Sprintf("%s Starting the execution of pre_pull()", f.source))
+func (f *Fetcher) open(ctx context.Context, setup *setup, kv keyValue, l *lease) (*session, error) {
+	f.logger.Info(f.puller + " Starting the execution of pre_pull()")
 	r := newRecord(kv, proto.RecordKey(f.source), l, f.timing)
 	f.logger.Info("Reading persisted data")
 	found, err := r.open(ctx)
@@ -79,21 +81,37 @@ func (f *Fetcher) open(ctx context.Context, stop <-chan struct{}, kv keyValue, l
 	if !found {
 		f.logger.Info("Data retrieved from the persistence: None")
 		f.logger.Warn("Persistence will be overridden due to the retrieved state is empty")
+		f.sayCorrections()
 		// The readable subscriptions are asked for before anything is read: one that becomes readable
 		// in between is then found to be new later, instead of being missed.
-		c := f.fresh(clock.now(), f.readableOrNone(ctx, stop))
+		c := f.fresh(setup.clock.now(), f.readableOrNone(ctx, setup.stop))
+		f.sayChange("None", text(c))
 		if err := r.create(ctx, c); err != nil {
 			return nil, err
 		}
-		f.logger.Warn("Persistence has been updated successfully", "record", text(c))
+		f.logger.Warn("Persistence has been updated successfully")
 	} else {
 		f.logger.Info("Data retrieved from the persistence: " + text(r.read()))
-		if err := f.compare(ctx, stop, r, clock); err != nil {
+		f.sayCorrections()
+		if err := f.compare(ctx, setup.stop, r, setup.clock); err != nil {
 			return nil, err
 		}
 	}
-	f.logger.Debug(fmt.Sprintf("%s Finalizing the execution of pre_pull()", f.source))
-	return f.newSession(r, clock, stop, l.epoch), nil
+	f.logger.Info(f.puller + " Finalizing the execution of pre_pull()")
+	return f.newSession(r, setup, l.epoch), nil
+}
+
+// sayCorrections names the steps that bring a record up to date. Reading it has done the first, and comparing it
+// does the others: people know the lines.
+func (f *Fetcher) sayCorrections() {
+	f.logger.Info("Running the persistence upgrade steps")
+	f.logger.Info("Running the persistence corrections steps")
+	f.logger.Info("Running the persistence corrections steps")
+}
+
+func (f *Fetcher) sayChange(old, next string) {
+	f.logger.Warn(fmt.Sprintf("Some changes have been detected and the persistence needs to be updated. Previous content: %s. New content: %s", old, next))
+	f.logger.Info("Updating the persistence")
 }
 
 // compare opens a new generation if the configured start time is another one than the recorded.
@@ -115,8 +133,7 @@ func (f *Fetcher) compare(ctx context.Context, stop <-chan struct{}, r *record, 
 	next.Replaced = append(next.Replaced, proto.ReplacedGeneration{Generation: old.Generation, ReplacedAt: clock.now()})
 	next.Generation++
 	f.begin(&next, clock.now(), readable)
-	f.logger.Warn(fmt.Sprintf("Some changes have been detected and the persistence needs to be updated. Previous content: %s. New content: %s", text(old), text(next)))
-	f.logger.Info("Updating the persistence")
+	f.sayChange(text(old), text(next))
 	if err := r.update(ctx, func(c *proto.Checkpoint) bool { *c = next; return true }); err != nil {
 		return err
 	}
@@ -124,10 +141,10 @@ func (f *Fetcher) compare(ctx context.Context, stop <-chan struct{}, r *record, 
 	return nil
 }
 
-func (f *Fetcher) newSession(r *record, clock *remoteClock, stop <-chan struct{}, epoch uint64) *session {
+func (f *Fetcher) newSession(r *record, setup *setup, epoch uint64) *session {
 	c := r.read()
 	s := &session{
-		Fetcher: f, record: r, clock: clock, stop: stop, epoch: epoch,
+		Fetcher: f, record: r, setup: setup, clock: setup.clock, stop: setup.stop, epoch: epoch,
 		generation: c.Generation, floor: ceilTick(c.Floor),
 		rawSubject: proto.RawSubject(f.source),
 		claims:     claimsOf(f.source, c.Generation),
@@ -143,7 +160,8 @@ func (f *Fetcher) newSession(r *record, clock *remoteClock, stop <-chan struct{}
 // run does everything that an active fetcher does. It returns when ctx ends, stop closes (nil), or the
 // record or lease is no longer this session's; all goroutines have ended by then.
 func (s *session) run(ctx context.Context) error {
-	s.logger.Info(fmt.Sprintf("Starting data collection every %d seconds", int(s.service.Period.Seconds())))
+	s.logger.Info(fmt.Sprintf("Starting data collection every %d seconds", int(s.service.Period.Seconds())),
+		telemetry.Fields("period_seconds", int(s.service.Period.Seconds())))
 	if err := s.claimKnown(ctx); err != nil {
 		return orderly(err)
 	}

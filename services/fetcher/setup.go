@@ -6,73 +6,164 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"time"
 
 	"defenderiot/pkg/fault"
 	"defenderiot/pkg/resourcegraph"
+	"defenderiot/pkg/telemetry"
 )
 
-// setup gets a token and makes the test fetch until both succeed; false means that the lease or the
-// program ended first. After a failure it waits 5^n seconds, at most half an hour, with jitter, or as
-// long as the answer asked for.
-func (f *Fetcher) setup(ctx context.Context, stop <-chan struct{}, clock *remoteClock) bool {
-	var c complaint
-	wait := f.timing.setupFirst
+// setup is the token and the test fetch before the first pull, at intervals, and after a failed pull. It belongs to
+// one goroutine at a time.
+//
+//	          ┌──────────┐ token and test fetch ┌──────┐
+//	start ──> │ to do    │─────────────────────>│ done │──┐ pulls
+//	          └──────────┘                      └──────┘<─┘
+//	          │ ^      ^   refresh interval over,   │
+//	  failed  │ │ wait └────── or a pull failed ────┘
+//	          v │
+//	          5^n s, at most 30 min; 1 min if it passes by itself;
+//	          what the answer asked for; cut short by a new secret
+type setup struct {
+	*Fetcher
+	clock *remoteClock
+	stop  <-chan struct{}
+
+	done     time.Time // the last success, monotonic; zero: to do
+	reason   string    // why it is to do, as people know it; may be empty
+	failures complaint
+}
+
+// setupFailed stands before the few errors of a set-up that have no name of their own.
+const setupFailed = "The set-up failed and is retried"
+
+func (f *Fetcher) newSetup(stop <-chan struct{}, clock *remoteClock) *setup {
+	return &setup{Fetcher: f, clock: clock, stop: stop, reason: "The token/header/authentication has not been created yet"}
+}
+
+// again makes the next ensure set up, after a pull has failed with err.
+func (u *setup) again(err error) {
+	u.done, u.reason = time.Time{}, ""
+	var named *fault.Error
+	if errors.As(err, &named) && (named.Type == fault.TypeSetup || named.Type == fault.TypeAPI && named.Code == 401) {
+		u.reason = "The token/header/authentication is expired and it needs to be refreshed"
+	}
+}
+
+// ensure sets up if that is due, and tries until it succeeds; false means that the lease or the program ended first.
+func (u *setup) ensure(ctx context.Context) bool {
+	if !u.done.IsZero() && (u.service.Refresh == 0 || time.Since(u.done) < u.service.Refresh) {
+		return true
+	}
+	if u.reason != "" {
+		u.setupLogger.Warn(u.reason)
+		u.reason = ""
+	}
 	for n := 1; ; n++ {
-		err := f.tryOnce(ctx, stop, clock)
+		err := u.try(ctx)
 		if err == nil {
-			c.over(f.logger, "the set-up succeeded")
-			f.logger.Info(fmt.Sprintf("Successfully tested fetch for %s. Source is pullable.", resourcegraph.AlertType))
+			u.done = time.Now()
+			failures := telemetry.Fields("failures", u.failures.forget())
+			u.setupLogger.Info(fmt.Sprintf("Successfully tested fetch for %s. Source is pullable.", resourcegraph.AlertType))
+			u.setupLogger.Info("Setup for module <IotPuller> has been successfully executed", failures)
+			u.setReady(nil)
 			return true
 		}
-		if ctx.Err() != nil || stopped(stop) {
+		if ctx.Err() != nil || stopped(u.stop) {
 			return false
 		}
-		f.setReady(err)
-		f.metrics.setupFailures.Add(ctx, 1, f.metrics.labels)
-		c.raise(f.logger, slog.LevelError, "The set-up failed and is retried", err)
-		d := jittered(wait)
-		if asked, ok := fault.Delay(err); ok {
-			d = asked
-		} else {
-			wait = min(wait*5, f.timing.setupMost)
-		}
-		f.logger.Debug(fmt.Sprintf("Retrying collector setup: %d/∞", n))
-		f.logger.Debug(fmt.Sprintf("Sleeping %d seconds before next retry", int(d.Seconds())))
-		// A delay of zero means: try again at once; a floor keeps that from becoming a busy loop.
-		if !sleep(ctx, stop, max(d, 100*time.Millisecond)) {
+		u.setReady(err)
+		u.metrics.setupFailures.Add(ctx, 1, u.metrics.labels)
+		u.failures.raiseNamed(u.setupLogger, slog.LevelError, setupFailed, err)
+		d := u.wait(n, err)
+		u.setupLogger.Info(fmt.Sprintf("Retrying collector setup: %d/∞", n), telemetry.Fields("retry", n))
+		u.setupLogger.Info(fmt.Sprintf("Sleeping %d seconds before next retry", int(d.Seconds())), telemetry.Fields("seconds", int(d.Seconds())))
+		if !u.sleep(ctx, d) {
 			return false
 		}
 	}
 }
 
-// tryOnce makes one attempt; its errors are SetupError 101 and 102.
-func (f *Fetcher) tryOnce(ctx context.Context, stop <-chan struct{}, clock *remoteClock) error {
-	ctx, cancel := untilStop(ctx, stop)
+// wait is how long after the n-th failure in a row the next attempt is made, in whole seconds.
+func (u *setup) wait(n int, err error) time.Duration {
+	if asked, ok := fault.Delay(err); ok {
+		return max(time.Duration(math.Ceil(asked.Seconds()))*time.Second, time.Second)
+	}
+	most := u.timing.setupMost
+	if passes(err) {
+		most = u.timing.setupPassing
+	}
+	d := u.timing.setupBase
+	for ; n > 1 && d < most; n-- {
+		d *= 5
+	}
+	return min(d, most)
+}
+
+// sleep waits for d, or until there is a new secret or certificate to try; false means that the session ends.
+func (u *setup) sleep(ctx context.Context, d time.Duration) bool {
+	for end := time.Now().Add(d); ; {
+		left := time.Until(end)
+		if left <= 0 {
+			return true
+		}
+		if !sleep(ctx, u.stop, min(left, u.timing.setupLook)) {
+			return false
+		}
+		if u.graph.Renewed() {
+			return true // the client logs it when it takes it up
+		}
+	}
+}
+
+// try makes one attempt; its errors are SetupError 101 and 102.
+func (u *setup) try(ctx context.Context) error {
+	ctx, cancel := untilStop(ctx, u.stop)
 	defer cancel()
-	ctx, cancelCall := context.WithTimeout(ctx, f.timing.fetch)
-	defer cancelCall()
-	if err := f.graph.Token(ctx); err != nil {
-		return named(err, 101, fmt.Sprintf("Failed to fetch OAuth token from %s. Exception: %v.", cmp.Or(f.service.TokenEndpoint, "Microsoft Entra ID"), err))
+	limit := cmp.Or(u.service.SetupTimeout, u.timing.fetch)
+	if err := u.ask(ctx, limit, u.graph.Token); err != nil {
+		return named(err, 101, fmt.Sprintf("Failed to fetch OAuth token from %s. Exception: %v.", cmp.Or(u.service.TokenEndpoint, "Microsoft Entra ID"), err))
 	}
 	// The test asks for what starts from now on: it proves table, scope and rights like any other
 	// query, and cannot reach below the floor, which is not known yet.
-	endpoint := cmp.Or(f.service.Endpoint, "Azure Resource Graph")
 	q := resourcegraph.Query{
-		Text:               resourcegraph.WindowQuery(f.wall().UTC(), time.Time{}),
-		ManagementGroups:   f.service.ManagementGroups,
-		AllowPartialScopes: f.service.AllowPartialScopes,
+		Text:               resourcegraph.WindowQuery(u.wall().UTC(), time.Time{}),
+		ManagementGroups:   u.service.ManagementGroups,
+		AllowPartialScopes: u.service.AllowPartialScopes,
 		Top:                1,
 	}
-	for _, scope := range f.scopes() {
+	for _, scope := range u.scopes() {
 		q.Subscriptions = scope.subscriptions
-		page, err := f.graph.Page(ctx, q)
+		err := u.ask(ctx, limit, func(ctx context.Context) error {
+			page, err := u.graph.Page(ctx, q)
+			if err == nil {
+				u.clock.observe(page.Date)
+			}
+			return err
+		})
 		if err != nil {
-			return named(err, 102, fmt.Sprintf("Failed to fetch data from %s. Source is not pullable.", endpoint))
+			return NotPullable(cmp.Or(u.service.Endpoint, "Azure Resource Graph"), err)
 		}
-		clock.observe(page.Date)
 	}
 	return nil
+}
+
+// ask does call under a deadline of its own, and again after the wait for as long as requests_limits hold it back:
+// that is no failure.
+func (f *Fetcher) ask(ctx context.Context, limit time.Duration, call func(context.Context) error) error {
+	for {
+		limited, cancel := context.WithTimeout(ctx, limit)
+		err := call(limited)
+		cancel()
+		d, waits := fault.Delay(err)
+		if !waits || !errors.Is(err, resourcegraph.ErrLimited) {
+			return err
+		}
+		if !sleep(ctx, nil, max(d, time.Millisecond)) {
+			return ctx.Err()
+		}
+	}
 }
 
 // setupError is a SetupError that keeps the class and the hint of what caused it.
@@ -90,6 +181,12 @@ func (e setupError) Error() string {
 
 func (e setupError) Unwrap() []error { return []error{e.known, e.cause} }
 
+// NotPullable is the SetupError 102 of a test fetch that failed with err, whose text stands behind in brackets; of
+// one that found no token it is err itself.
+func NotPullable(endpoint string, err error) error {
+	return named(err, 102, fmt.Sprintf("Failed to fetch data from %s. Source is not pullable.", endpoint))
+}
+
 // named makes err the SetupError of the given code, unless it is one.
 func named(err error, code int, reason string) error {
 	var known *fault.Error
@@ -97,4 +194,21 @@ func named(err error, code int, reason string) error {
 		return err
 	}
 	return setupError{known: fault.Setup(code, "%s", reason).WithHint(fault.Hint(err)), cause: err}
+}
+
+// passes says that a failed set-up may succeed without anybody mending anything: Azure or the network is in trouble.
+// Then half an hour would be a long time to miss alerts for.
+func passes(err error) bool {
+	if errors.Is(err, resourcegraph.ErrTransient) {
+		return true
+	}
+	var failed setupError
+	if errors.As(err, &failed) {
+		err = failed.cause
+	}
+	var known *fault.Error
+	if !errors.As(err, &known) {
+		return true // a deadline
+	}
+	return known.Type == fault.TypePull || known.Type == fault.TypeAPI && (known.Code == 429 || known.Code == 498)
 }

@@ -21,15 +21,18 @@ const goneAfter = 2
 func (f *Fetcher) readable(ctx context.Context, stop <-chan struct{}) ([]string, error) {
 	ctx, cancel := untilStop(ctx, stop)
 	defer cancel()
-	ctx, cancelCall := context.WithTimeout(ctx, f.timing.fetch)
-	defer cancelCall()
 	var all []string
 	for _, sc := range f.scopes() {
-		found, err := f.graph.Subscriptions(ctx, sc.subscriptions, f.managementGroups(sc))
+		err := f.ask(ctx, f.timing.fetch, func(ctx context.Context) error {
+			found, err := f.graph.Subscriptions(ctx, sc.subscriptions, f.managementGroups(sc))
+			if err == nil {
+				all = append(all, found...)
+			}
+			return err
+		})
 		if err != nil {
 			return nil, fmt.Errorf("list the readable subscriptions: %w", err)
 		}
-		all = append(all, found...)
 	}
 	return lowered(all), nil
 }

@@ -42,6 +42,7 @@ type world struct {
 
 	alerts    map[string]*alert
 	readable  []string
+	renewed   bool            // the credential, until somebody asks
 	pageLimit int             // sizes beyond it are ErrPayloadTooLarge; 0: none
 	hidden    map[string]bool // counted but never returned: what a short answer looks like
 	truncated bool
@@ -232,7 +233,12 @@ func (l *logs) Enabled(context.Context, slog.Level) bool { return true }
 func (l *logs) Handle(_ context.Context, r slog.Record) error {
 	var b strings.Builder
 	b.WriteString(r.Level.String() + " " + r.Message)
-	r.Attrs(func(a slog.Attr) bool { fmt.Fprintf(&b, " %s=%v", a.Key, a.Value); return true })
+	r.Attrs(func(a slog.Attr) bool {
+		if a.Key != "" { // no fields, as in the text format
+			fmt.Fprintf(&b, " %s=%v", a.Key, a.Value)
+		}
+		return true
+	})
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.lines = append(l.lines, b.String())
@@ -240,6 +246,12 @@ func (l *logs) Handle(_ context.Context, r slog.Record) error {
 }
 func (l *logs) WithAttrs([]slog.Attr) slog.Handler { return l }
 func (l *logs) WithGroup(string) slog.Handler      { return l }
+
+func (l *logs) all() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.lines)
+}
 
 func (l *logs) count(part string) int {
 	l.mu.Lock()

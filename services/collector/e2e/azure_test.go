@@ -10,8 +10,8 @@ import (
 	"defenderiot/services/simulator"
 )
 
-// Azure answers every kind of refusal and nonsense: each is a typed error, said once, and the alerts flow
-// again when it is over.
+// Azure answers every kind of refusal and nonsense: each fails a pull with a typed error, said once, and the alerts
+// flow again when it is over and the set-up after it has succeeded.
 func TestAzureFails(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, simulator.Options{Backfill: 500})
@@ -31,23 +31,23 @@ func TestAzureFails(t *testing.T) {
 		fail, mend func()
 		texts      []string
 	}{
-		{"401", answer(simulator.Unauthorized()), mendGraph, []string{"ApiError [CODE:0401] reason: Error during API call to"}},
-		{"403", answer(simulator.Forbidden()), mendGraph, []string{"ApiError [CODE:0403] reason: Error during API call to", "Security Reader"}},
-		{"429 with Retry-After", answer(simulator.TooManyRequests(1)), mendGraph, []string{"ApiError [CODE:0429] reason: Error during API call to", "quota"}},
-		{"429 without Retry-After", answer(simulator.TooManyRequests(-1)), mendGraph, []string{"ApiError [CODE:0429] reason: Error during API call to"}},
-		{"500", answer(simulator.Unavailable(500)), mendGraph, []string{"ApiError [CODE:0498] reason: Error during API call to"}},
-		{"503", answer(simulator.Unavailable(503)), mendGraph, []string{"ApiError [CODE:0498] reason: Error during API call to"}},
-		{"garbage", answer(simulator.Garbage()), mendGraph, []string{"PullError [CODE:0302]"}},
-		{"an HTML page", answer(simulator.HTMLPage()), mendGraph, []string{"PullError [CODE:0302]"}},
-		{"an empty JSON string", answer(simulator.Fault{Status: 200, Body: `""`}), mendGraph, []string{"PullError [CODE:0302]"}},
-		{"a cut body", answer(simulator.Fault{Cut: 300}), mendGraph, []string{"PullError [CODE:03"}},
-		{"a reset", answer(simulator.Fault{Reset: true}), mendGraph, []string{"PullError [CODE:0301]"}},
+		{"401", answer(simulator.Unauthorized()), mendGraph, []string{"-> ApiError [CODE:0401] reason: Error during API call to"}},
+		{"403", answer(simulator.Forbidden()), mendGraph, []string{"-> ApiError [CODE:0403] reason: Error during API call to", "Security Reader"}},
+		{"429 with Retry-After", answer(simulator.TooManyRequests(1)), mendGraph, []string{"-> ApiError [CODE:0429] reason: Error during API call to", "quota"}},
+		{"429 without Retry-After", answer(simulator.TooManyRequests(-1)), mendGraph, []string{"-> ApiError [CODE:0429] reason: Error during API call to"}},
+		{"500", answer(simulator.Unavailable(500)), mendGraph, []string{"-> ApiError [CODE:0498] reason: Error during API call to"}},
+		{"503", answer(simulator.Unavailable(503)), mendGraph, []string{"-> ApiError [CODE:0498] reason: Error during API call to"}},
+		{"garbage", answer(simulator.Garbage()), mendGraph, []string{"-> PullError [CODE:0302]"}},
+		{"an HTML page", answer(simulator.HTMLPage()), mendGraph, []string{"-> PullError [CODE:0302]"}},
+		{"an empty JSON string", answer(simulator.Fault{Status: 200, Body: `""`}), mendGraph, []string{"-> PullError [CODE:0302]"}},
+		{"a cut body", answer(simulator.Fault{Cut: 300}), mendGraph, []string{"-> PullError [CODE:03"}},
+		{"a reset", answer(simulator.Fault{Reset: true}), mendGraph, []string{"-> PullError [CODE:0301]"}},
 		{"a wrong secret", func() {
 			w.sim.Login.SetApp(simulator.App{ClientID: simulator.ClientID, Secret: "another"})
 			w.sim.Login.ExpireTokens()
 		}, func() {
 			w.sim.Login.SetApp(simulator.App{ClientID: simulator.ClientID, Secret: simulator.ClientSecret})
-		}, []string{"SetupError [CODE:0101] reason: Failed to fetch OAuth token from", "AADSTS7000215", "client_secret is wrong"}},
+		}, []string{"-> SetupError [CODE:0101] reason: Failed to fetch OAuth token from", "AADSTS7000215", "client_secret is wrong"}},
 	} {
 		before := len(p.Log.Lines("ERROR", tt.texts[0]))
 		tt.fail()

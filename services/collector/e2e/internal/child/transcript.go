@@ -47,7 +47,7 @@ func All(text string, texts []string) bool {
 }
 
 // routine are the lines of every pull, which would hide the others.
-var routine = regexp.MustCompile(`(?m)^.* INFO .*(Fetching all|No skip_token|Statistics for|The data is up to date|Data collection completed|Elapsed time).*\n`)
+var routine = regexp.MustCompile(`(?m)^.* INFO .*(Pull Started|Fetching all|No skip_token|Statistics for|The data is up to date|Data collection completed|Elapsed time).*\n`)
 
 // tail is the end of a long log, without what is said at every pull.
 func tail(s string) string {
