@@ -30,6 +30,7 @@ var varying = []struct {
 	{regexp.MustCompile(`(@devo_pulling_id=|"pulling_id":)\d+`), "$1<id>"},
 	{regexp.MustCompile(`(Elapsed time: |Waiting for |per second: )\d+\.\d{3}`), "$1<n>"},
 	{regexp.MustCompile(`("(?:elapsed|wait)_seconds":)[0-9.e+-]+`), "$1<n>"},
+	{regexp.MustCompile(`config\.yaml:\d+:\d+`), "config.yaml:<line>:<column>"},
 	{regexp.MustCompile(`holder=\S+`), "holder=<instance>"},
 }
 
