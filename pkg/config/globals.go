@@ -14,9 +14,9 @@ type Globals struct {
 	QueueWrapMaxSize         int         `yaml:"queue_wrap_max_size_in_messages" jsonschema:"minimum=1,maximum=500,default=100" jsonschema_description:"Accepted, without effect: the size of a batch is chosen by the collector."`
 	QueueGenerateMetrics     bool        `yaml:"queue_generate_metrics" jsonschema:"default=false" jsonschema_description:"Accepted, without effect: telemetry.listen always serves metrics."`
 	SenderStatsPeriodInSec   int         `yaml:"sender_stats_period_in_sec" jsonschema:"minimum=60,maximum=1800,default=300" jsonschema_description:"Accepted, without effect: /metrics and collector status always tell."`
-	GzipThreshold            float64     `yaml:"devo_sender_threshold_for_using_gzip_in_transport_layer" jsonschema:"minimum=-1,maximum=1.1,default=1.1" jsonschema_description:"Accepted, without effect: events are sent uncompressed, which Devo takes as well."`
-	CompressionLevel         int         `yaml:"devo_sender_compression_level" jsonschema:"minimum=1,maximum=9,default=6" jsonschema_description:"Accepted, without effect: events are sent uncompressed, which Devo takes as well."`
-	CompressionBufferInBytes int         `yaml:"devo_sender_compression_buffer_in_bytes" jsonschema:"minimum=1,maximum=10485760,default=51200" jsonschema_description:"Accepted, without effect: events are sent uncompressed, which Devo takes as well."`
+	GzipThreshold            float64     `yaml:"devo_sender_threshold_for_using_gzip_in_transport_layer" jsonschema:"minimum=-1,maximum=1.1,default=1.1" jsonschema_description:"If given, it overrides threshold_for_using_gzip_in_transport_layer of every devo_platform and relay output."`
+	CompressionLevel         int         `yaml:"devo_sender_compression_level" jsonschema:"minimum=1,maximum=9,default=6" jsonschema_description:"If given, it overrides compression_level of every devo_platform and relay output."`
+	CompressionBufferInBytes int         `yaml:"devo_sender_compression_buffer_in_bytes" jsonschema:"minimum=1,maximum=10485760,default=51200" jsonschema_description:"If given, it overrides compression_buffer_in_bytes of every devo_platform and relay output."`
 	GenerateCollectorDetails bool        `yaml:"generate_collector_details" jsonschema:"default=false" jsonschema_description:"Accepted, without effect: metrics and traces tell these details."`
 }
 

@@ -96,6 +96,7 @@ func (o *output) read(ctx context.Context, msgs []jetstream.Msg, envelopes *prot
 			continue
 		}
 		buffer = grown
+		o.compression.sample(meta.NumPending)
 		d.event = event
 		batch = append(batch, d)
 		frames = append(frames, frame{start: start, end: len(buffer), header: m.Headers(), more: meta.NumPending > 0})

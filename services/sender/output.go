@@ -32,10 +32,12 @@ type output struct {
 	ledger   *ledger.Ledger
 	inflight *inflight
 	proof    *proofState
-	logger   *slog.Logger
-	tracer   trace.Tracer
-	metrics  *metrics
-	label    metric.MeasurementOption
+	// compression is nil where frames always go out plain.
+	compression *compression
+	logger      *slog.Logger
+	tracer      trace.Tracer
+	metrics     *metrics
+	label       metric.MeasurementOption
 
 	delivery *telemetry.Incident // the endpoint
 	trouble  *telemetry.Incident // the bus

@@ -33,6 +33,8 @@ type OutputSettings struct {
 	// RotateEvents and RotateAfter end a window: 1 to 2,500 events, and the time since its first one.
 	RotateEvents int
 	RotateAfter  time.Duration
+	// Compression says when frames go out as gzip members; nil: never.
+	Compression *Compression
 }
 
 // Options of a Sender; all fields are required.
@@ -64,7 +66,11 @@ func New(o Options) (*Sender, error) {
 		if settings.RotateEvents < 1 || settings.RotateEvents > maxWindow || settings.RotateAfter <= 0 {
 			return nil, fmt.Errorf("output %s: rotation after %d events or %v is out of bounds", settings.Name, settings.RotateEvents, settings.RotateAfter)
 		}
-		s.outputs = append(s.outputs, newOutput(o, settings, m))
+		out := newOutput(o, settings, m)
+		if out.compression, err = newCompression(settings.Compression); err != nil {
+			return nil, fmt.Errorf("output %s: %w", settings.Name, err)
+		}
+		s.outputs = append(s.outputs, out)
 	}
 	return s, nil
 }
