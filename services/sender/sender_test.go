@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"path/filepath"
@@ -121,11 +122,16 @@ func (r *rig) start(t testing.TB, connections int) (stop func()) {
 	return start(t, r.bus, sender.OutputSettings{Name: output, Endpoint: r.endpoint, Connections: connections, RotateEvents: 2500, RotateAfter: 5 * time.Second})
 }
 
-func start(t testing.TB, b *bus.Bus, settings sender.OutputSettings) (stop func()) {
+func start(t testing.TB, b *bus.Bus, settings ...sender.OutputSettings) (stop func()) {
+	t.Helper()
+	return startLogging(t, b, bustest.Logger(), settings...)
+}
+
+func startLogging(t testing.TB, b *bus.Bus, logger *slog.Logger, settings ...sender.OutputSettings) (stop func()) {
 	t.Helper()
 	s, err := sender.New(sender.Options{
-		Bus: b, Instance: fmt.Sprint(rand.Uint64()), Logger: bustest.Logger(), Meter: noop.Meter{}, Tracer: nooptrace.Tracer{},
-		Outputs: []sender.OutputSettings{settings},
+		Bus: b, Instance: fmt.Sprint(rand.Uint64()), Logger: logger, Meter: noop.Meter{}, Tracer: nooptrace.Tracer{},
+		Outputs: settings,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -154,6 +160,11 @@ func start(t testing.TB, b *bus.Bus, settings sender.OutputSettings) (stop func(
 
 // settled waits until the output's ledger has confirmed n alerts.
 func settled(t testing.TB, b *bus.Bus, n uint64) ledger.View {
+	t.Helper()
+	return settledAt(t, b, output, n)
+}
+
+func settledAt(t testing.TB, b *bus.Bus, output string, n uint64) ledger.View {
 	t.Helper()
 	ctx := bustest.Context(t)
 	for {
