@@ -2,14 +2,20 @@ package sender_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"go.opentelemetry.io/otel/metric/noop"
+	nooptrace "go.opentelemetry.io/otel/trace/noop"
 
 	"defenderiot/pkg/bus"
 	"defenderiot/pkg/bus/bustest"
@@ -52,6 +58,38 @@ func TestOutputsGoOnAlone(t *testing.T) {
 			t.Errorf("%s got %d alerts and %d repeats of %d", name, s.Unique, s.Duplicates, len(ids))
 		}
 	}
+}
+
+// startLogging is start with a log.
+func startLogging(t testing.TB, b *bus.Bus, logger *slog.Logger, settings ...sender.OutputSettings) (stop func()) {
+	t.Helper()
+	s, err := sender.New(sender.Options{
+		Bus: b, Instance: fmt.Sprint(rand.Uint64()), Logger: logger, Meter: noop.Meter{}, Tracer: nooptrace.Tracer{},
+		Outputs: settings,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := s.Run(ctx); err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	}()
+	stopped := false
+	stop = func() {
+		cancel()
+		<-done
+		stopped = true
+	}
+	t.Cleanup(func() {
+		if !stopped {
+			stop()
+		}
+	})
+	return stop
 }
 
 // safeBuffer is a log that is read while it is written.

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"net"
 	"path/filepath"
@@ -15,8 +14,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
-	"go.opentelemetry.io/otel/metric/noop"
-	nooptrace "go.opentelemetry.io/otel/trace/noop"
 	"go.uber.org/goleak"
 
 	"defenderiot/pkg/bus"
@@ -122,40 +119,10 @@ func (r *rig) start(t testing.TB, connections int) (stop func()) {
 	return start(t, r.bus, sender.OutputSettings{Name: output, Endpoint: r.endpoint, Connections: connections, RotateEvents: 2500, RotateAfter: 5 * time.Second})
 }
 
+// start runs a sender until stop.
 func start(t testing.TB, b *bus.Bus, settings ...sender.OutputSettings) (stop func()) {
 	t.Helper()
 	return startLogging(t, b, bustest.Logger(), settings...)
-}
-
-func startLogging(t testing.TB, b *bus.Bus, logger *slog.Logger, settings ...sender.OutputSettings) (stop func()) {
-	t.Helper()
-	s, err := sender.New(sender.Options{
-		Bus: b, Instance: fmt.Sprint(rand.Uint64()), Logger: logger, Meter: noop.Meter{}, Tracer: nooptrace.Tracer{},
-		Outputs: settings,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		if err := s.Run(ctx); err != nil {
-			t.Errorf("Run: %v", err)
-		}
-	}()
-	stopped := false
-	stop = func() {
-		cancel()
-		<-done
-		stopped = true
-	}
-	t.Cleanup(func() {
-		if !stopped {
-			stop()
-		}
-	})
-	return stop
 }
 
 // settled waits until the output's ledger has confirmed n alerts.
