@@ -95,8 +95,8 @@ func TestOutputs(t *testing.T) {
 	if merged.HostPort() != "b.example.com:443" || merged.Config.Chain != "chain.crt" {
 		t.Errorf("merge keys: %+v", merged)
 	}
-	overridden := parsed(t, "warned/global-overrides.yaml").Outputs["devo_1"].Config
-	if overridden.CompressionLevel != 9 || overridden.CompressionBufferInBytes != 100 {
+	overridden := parsed(t, "valid/global-overrides.yaml").Outputs["devo_1"].Config
+	if overridden.GzipThreshold != -0.5 || overridden.CompressionLevel != 9 || overridden.CompressionBufferInBytes != 100 {
 		t.Errorf("globals do not override: %+v", overridden)
 	}
 }

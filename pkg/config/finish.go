@@ -65,6 +65,7 @@ var only = map[string][]Transport{
 	"key": {TransportTLS}, "key_loc": {TransportTLS}, "verify_certificate": {TransportTLS}, "server_name": {TransportTLS},
 	"concurrent_connections": {TransportTLS, TransportTCP}, "rotate_after_events": {TransportTLS, TransportTCP},
 	"rotate_after_in_seconds": {TransportTLS, TransportTCP}, "destination": {TransportConsole},
+	"threshold_for_using_gzip_in_transport_layer": {TransportTLS}, "compression_level": {TransportTLS}, "compression_buffer_in_bytes": {TransportTLS},
 }
 
 func (f *finisher) output(name string, o *Output) {

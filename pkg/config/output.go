@@ -91,8 +91,8 @@ type OutputConfig struct {
 	SendingWaitBetweenRetries      int     `yaml:"sending_wait_between_retries_in_seconds" jsonschema:"minimum=1,maximum=60,default=1" jsonschema_description:"Accepted, without effect: waits are those of connecting."`
 	PeriodSenderStatsInSeconds     int     `yaml:"period_sender_stats_in_seconds" jsonschema:"minimum=60,maximum=1800,default=600" jsonschema_description:"Seconds between the statistics lines of this output."`
 	ActivateFinalQueue             bool    `yaml:"activate_final_queue" jsonschema:"default=false" jsonschema_description:"Accepted, without effect: events wait on disk until they are confirmed."`
-	GzipThreshold                  float64 `yaml:"threshold_for_using_gzip_in_transport_layer" jsonschema:"minimum=-1,maximum=1.1,default=1.1" jsonschema_description:"Accepted, without effect: events are sent uncompressed, which Devo takes as well."`
-	CompressionLevel               int     `yaml:"compression_level" jsonschema:"minimum=1,maximum=9,default=6" jsonschema_description:"Accepted, without effect: events are sent uncompressed, which Devo takes as well."`
-	CompressionBufferInBytes       int     `yaml:"compression_buffer_in_bytes" jsonschema:"minimum=1,maximum=10485760,default=51200" jsonschema_description:"Accepted, without effect: events are sent uncompressed, which Devo takes as well."`
+	GzipThreshold                  float64 `yaml:"threshold_for_using_gzip_in_transport_layer" jsonschema:"minimum=-1,maximum=1.1,default=1.1" jsonschema_description:"The load from which on events go out as gzip members: below 0 always, above 1 never. The load is how many events wait behind one, in thousands and 1 at most, as the mean of the last 1000 events. Only for an endpoint that reads gzip."`
+	CompressionLevel               int     `yaml:"compression_level" jsonschema:"minimum=1,maximum=9,default=6" jsonschema_description:"The level of gzip: 1 is the fastest, 9 the smallest."`
+	CompressionBufferInBytes       int     `yaml:"compression_buffer_in_bytes" jsonschema:"minimum=1,maximum=10485760,default=51200" jsonschema_description:"The most bytes of events in one gzip member; a longer event has a member of its own."`
 	GenerateMetrics                bool    `yaml:"generate_metrics" jsonschema:"default=false" jsonschema_description:"Accepted, without effect: telemetry.listen always serves metrics."`
 }

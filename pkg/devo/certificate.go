@@ -14,30 +14,39 @@ import (
 	"time"
 )
 
-const hintDownload = "download it from Devo: Administration, Credentials, X.509 certificates"
+const (
+	hintDownload = "download it from Devo: Administration, Credentials, X.509 certificates"
+	hintCut      = "if it is being written just now, the next try takes it up; else " + hintDownload
+)
 
-// loadRoots returns the system's CAs plus those of the chain file.
-func loadRoots(chain string) (*x509.CertPool, error) {
+// systemRoots returns the system's CAs.
+func systemRoots() *x509.CertPool {
 	roots, err := x509.SystemCertPool()
 	if err != nil {
 		// A minimal container has no CA bundle; the chain file is then the only trust there is.
 		roots = x509.NewCertPool()
 	}
-	if chain == "" {
-		return roots, nil
-	}
+	return roots
+}
+
+// readChain returns the CAs of the chain file.
+func readChain(chain string) ([]*x509.Certificate, error) {
 	text, err := readFile("chain", chain)
 	if err != nil {
 		return nil, err
 	}
-	if !roots.AppendCertsFromPEM(text) {
+	cas := certificates(text)
+	if len(cas) == 0 {
 		return nil, failure(FileInvalid, nil, hintDownload, "the chain file %s holds no PEM certificate", chain)
 	}
-	return roots, nil
+	if isCut(text) {
+		return nil, failure(FileInvalid, nil, hintCut, "the chain file %s ends in the middle of a certificate", chain)
+	}
+	return cas, nil
 }
 
-// loadKeyPair returns our certificate, which must be within its dates at now.
-func loadKeyPair(certFile, keyFile string, now time.Time) (*tls.Certificate, error) {
+// readKeyPair returns our certificate, whatever its dates.
+func readKeyPair(certFile, keyFile string) (*tls.Certificate, error) {
 	if certFile == "" || keyFile == "" {
 		return nil, failure(BadSettings, nil, "set both cert and key of the output, or neither",
 			"the client certificate (%q) and its key (%q) belong together", certFile, keyFile)
@@ -64,12 +73,50 @@ func loadKeyPair(certFile, keyFile string, now time.Time) (*tls.Certificate, err
 	if err != nil {
 		return nil, keyPairFailure(certFile, keyFile, certText, err)
 	}
-	leaf := pair.Leaf
-	if now.Before(leaf.NotBefore) || now.After(leaf.NotAfter) {
-		return nil, failure(CertificateExpired, nil, "check this machine's clock; if it is right, "+hintDownload+", and replace cert and key; no restart is needed",
-			"our client certificate %s is valid from %s to %s, and it is now %s", certFile, date(leaf.NotBefore), date(leaf.NotAfter), date(now))
+	if isCut(certText) {
+		return nil, failure(FileInvalid, nil, hintCut, "the cert file %s ends in the middle of a certificate", certFile)
 	}
 	return &pair, nil
+}
+
+// checkDates returns an error unless our certificate is within its dates at now.
+func checkDates(pair *tls.Certificate, certFile string, now time.Time) error {
+	leaf := pair.Leaf
+	if now.Before(leaf.NotBefore) || now.After(leaf.NotAfter) {
+		return failure(CertificateExpired, nil, "check this machine's clock; if it is right, "+hintDownload+", and replace cert and key; no restart is needed",
+			"our client certificate %s is valid from %s to %s, and it is now %s", certFile, date(leaf.NotBefore), date(leaf.NotAfter), date(now))
+	}
+	return nil
+}
+
+// certificates returns the certificates of a PEM text. What is no certificate is passed over, as
+// x509.CertPool does.
+func certificates(text []byte) []*x509.Certificate {
+	var out []*x509.Certificate
+	for {
+		block, rest := pem.Decode(text)
+		if block == nil {
+			return out
+		}
+		text = rest
+		if block.Type != "CERTIFICATE" {
+			continue
+		}
+		if cert, err := x509.ParseCertificate(block.Bytes); err == nil {
+			out = append(out, cert)
+		}
+	}
+}
+
+// isCut reports whether a PEM block begins behind the last whole one, as in a file that is being written.
+func isCut(text []byte) bool {
+	for {
+		block, rest := pem.Decode(text)
+		if block == nil {
+			return bytes.Contains(text, []byte("-----BEGIN "))
+		}
+		text = rest
+	}
 }
 
 // keyPairFailure tells a wrong key from an unreadable one, which tls.X509KeyPair tells in its text only.

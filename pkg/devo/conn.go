@@ -52,7 +52,7 @@ type Conn struct {
 }
 
 // Dial connects to e and, for TLS, does the handshake, both within ctx and e.DialTimeout. Certificates
-// are read from disk each time.
+// are read from disk each time; with e.Keyring what was read before serves where a file cannot be used.
 //
 // Errors name the endpoint and are classified as [Classify] says, with a hint; all can be tried again.
 // A nil error does not mean that a TLS 1.3 endpoint accepts our certificate: its refusal comes a round

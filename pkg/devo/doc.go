@@ -4,7 +4,8 @@
 // # Frames
 //
 // [AppendFrame] makes the line that Devo reads, `<14>DATE HOST TAG: JSON` and a line break. Frames are
-// delimited by that line break alone.
+// delimited by that line break alone. [Gzip] packs them into gzip members, which may stand between plain
+// frames and change nothing in what follows: what counts is the bytes written.
 //
 // # What proves a delivery
 //

@@ -39,6 +39,8 @@ type Endpoint struct {
 	// SkipVerification accepts any server certificate. Our own is still sent. Whoever sets it warns
 	// about it: the events can then go to anyone in the path.
 	SkipVerification bool
+	// Keyring remembers the files' content for when one of them is being replaced; nil: [Dial] fails then.
+	Keyring *Keyring
 
 	// DialTimeout bounds connecting and the handshake; 0: [DefaultDialTimeout].
 	DialTimeout time.Duration
@@ -52,25 +54,30 @@ func (e Endpoint) String() string { return net.JoinHostPort(e.Address, strconv.I
 
 // tlsConfig reads the certificates from disk: it runs at each dial, so that replaced files are taken up without a restart.
 func (e Endpoint) tlsConfig(now time.Time) (*tls.Config, error) {
-	roots, err := loadRoots(e.ChainFile)
+	keys, err := e.read(now)
 	if err != nil {
 		return nil, err
+	}
+	cert := keys.pair
+	if cert != nil {
+		if err := checkDates(cert, e.CertFile, now); err != nil {
+			return nil, err
+		}
 	}
 	cfg := &tls.Config{
 		MinVersion:         tls.VersionTLS12,
 		ServerName:         e.ServerName,
-		RootCAs:            roots,
+		RootCAs:            systemRoots(),
 		InsecureSkipVerify: e.SkipVerification,
+	}
+	for _, ca := range keys.chain {
+		cfg.RootCAs.AddCert(ca)
 	}
 	if cfg.ServerName == "" {
 		cfg.ServerName = e.Address
 	}
-	if e.CertFile == "" && e.KeyFile == "" {
+	if cert == nil {
 		return cfg, nil
-	}
-	cert, err := loadKeyPair(e.CertFile, e.KeyFile, now)
-	if err != nil {
-		return nil, err
 	}
 	// Not cfg.Certificates: from those crypto/tls sends none at all when the endpoint's list of
 	// acceptable CAs does not name the issuer. Sent always, the endpoint can say what is wrong.

@@ -32,6 +32,8 @@ type Step struct {
 	Passed bool   `json:"passed"`
 	Detail string `json:"detail,omitempty"`
 	Hint   string `json:"hint,omitempty"`
+	// Warnings are what works today and will not for ever.
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 func (a *app) checkCommand() *cobra.Command {
@@ -85,6 +87,13 @@ func (a *app) check(ctx context.Context, asJSON bool) error {
 	for _, name := range keys(c.Outputs) {
 		detail, err := checkOutput(ctx, c, c.Outputs[name])
 		say("output "+name, detail, err)
+		last := &steps[len(steps)-1]
+		last.Warnings = expiring(c, c.Outputs[name], time.Now())
+		for _, w := range last.Warnings {
+			if !asJSON {
+				fmt.Fprintf(a.stdout, "        warning: %s\n", w)
+			}
+		}
 	}
 	if asJSON {
 		enc := json.NewEncoder(a.stdout)
@@ -146,6 +155,25 @@ func checkInput(ctx context.Context, c *config.Config, name string, say func(nam
 
 func firstBatch(subscriptions []string) []string {
 	return subscriptions[:min(len(subscriptions), resourcegraph.MaxSubscriptions)]
+}
+
+// expiring names the output's certificates that end soon, with what to do. Files that cannot be read are
+// what the connection fails with.
+func expiring(c *config.Config, o config.Output, now time.Time) []string {
+	if o.Transport() == config.TransportConsole {
+		return nil
+	}
+	files, err := sender.Endpoint(c, o).Validities(now)
+	if err != nil {
+		return nil
+	}
+	var out []string
+	for _, v := range files {
+		if text := v.Notice(now); text != "" {
+			out = append(out, text+"; "+v.Remedy())
+		}
+	}
+	return out
 }
 
 func checkOutput(ctx context.Context, c *config.Config, o config.Output) (string, error) {

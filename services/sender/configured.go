@@ -29,6 +29,7 @@ func Configured(c *config.Config, console io.Writer) []OutputSettings {
 			s.Connections = 1
 		} else {
 			s.Endpoint = Endpoint(c, o)
+			s.Compression = compressionOf(o)
 		}
 		outputs = append(outputs, s)
 	}

@@ -96,6 +96,7 @@ func (o *output) read(ctx context.Context, msgs []jetstream.Msg, lane int, envel
 			continue
 		}
 		buffer = grown
+		o.compression.sample(meta.NumPending)
 		d.event, d.size = event, len(buffer)-start
 		batch = append(batch, d)
 		frames = append(frames, frame{start: start, end: len(buffer), header: m.Headers(), more: meta.NumPending > 0})

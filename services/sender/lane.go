@@ -46,6 +46,7 @@ type lane struct {
 	window    *window
 	next      *dialing // the connection of the next window, if it is on its way
 	buffer    []byte   // kept from batch to batch
+	packed    []byte   // the same for what is compressed
 	envelopes proto.EnvelopeReader
 	more      bool // the last delivery said that more was waiting
 	failing   bool // the last connection brought nothing home
@@ -232,7 +233,7 @@ func (l *lane) deliver(ctx context.Context, msgs []jetstream.Msg) error {
 			}
 			n = min(n, l.output.settings.RotateEvents-l.window.started)
 		}
-		if err := l.window.write(l.settle, sendFrames[:n].in(buffer), send[:n]); err != nil {
+		if err := l.window.write(l.settle, l.pack(sendFrames[:n].in(buffer)), send[:n]); err != nil {
 			telemetry.Fail(span, err)
 			l.lose(err)
 			l.output.giveBack(send[n:], 0)

@@ -12,6 +12,7 @@ type metrics struct {
 	confirmed, resent, dead, rotations, answers, unclean, newer, internal metric.Int64Counter
 	pending, unconfirmed                                                  metric.Int64Gauge
 	latency                                                               metric.Float64Histogram
+	expiry                                                                metric.Float64Gauge
 }
 
 func newMetrics(m metric.Meter) (*metrics, error) {
@@ -30,6 +31,9 @@ func newMetrics(m metric.Meter) (*metrics, error) {
 		metric.WithDescription("Time from an alert's start to its confirmation at the output."), metric.WithUnit("s"),
 		metric.WithExplicitBucketBoundaries(telemetry.LatencyBuckets...))
 	errs = append(errs, err)
+	expiry, err := m.Float64Gauge("collector_sender_certificate_expiry_timestamp_seconds", metric.WithUnit("s"),
+		metric.WithDescription("When the first certificate in a certificate file of the output ends, seconds since the epoch."))
+	errs = append(errs, err)
 	out := &metrics{
 		confirmed:   counter("confirmed", "Alerts confirmed at the output.", "{alert}"),
 		resent:      counter("resent", "Alerts sent again although they may have arrived.", "{alert}"),
@@ -42,6 +46,7 @@ func newMetrics(m metric.Meter) (*metrics, error) {
 		pending:     gauge("pending", "Alerts in UNIQUE that the output has not confirmed."),
 		unconfirmed: gauge("unconfirmed", "Alerts in this process's hands that are not confirmed."),
 		latency:     latency,
+		expiry:      expiry,
 	}
 	return out, errors.Join(errs...)
 }

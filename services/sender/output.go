@@ -34,10 +34,13 @@ type output struct {
 	proof    *proofState
 	manners  *manners
 	tally    *tally
-	logger   *slog.Logger
-	tracer   trace.Tracer
-	metrics  *metrics
-	label    metric.MeasurementOption
+	// compression is nil where frames always go out plain.
+	compression  *compression
+	certificates *certificates
+	logger       *slog.Logger
+	tracer       trace.Tracer
+	metrics      *metrics
+	label        metric.MeasurementOption
 
 	delivery *telemetry.Incident // the endpoint
 	trouble  *telemetry.Incident // the bus
@@ -51,6 +54,7 @@ type output struct {
 func newOutput(o Options, s OutputSettings, m *metrics) *output {
 	logger := telemetry.WithThread(o.Logger, "OutputProcess", fmt.Sprintf("DevoSender(standard_senders,%s)", s.Name))
 	l := ledger.Open(o.Bus, s.Name, o.Instance)
+	s.Endpoint.Keyring = new(devo.Keyring)
 	return &output{
 		settings: s, bus: o.Bus, ledger: l, inflight: newInflight(), tally: &tally{},
 		proof: newProofState(s.Name, l, logger), manners: &manners{logger: logger, name: s.Name}, logger: logger, tracer: o.Tracer, metrics: m,
@@ -59,6 +63,8 @@ func newOutput(o Options, s OutputSettings, m *metrics) *output {
 		trouble:  telemetry.NewIncident(logger, "taking alerts for output "+s.Name),
 		newer:    telemetry.NewIncident(logger, "reading alerts of a newer version"),
 		poison:   telemetry.NewIncident(logger, "making frames of alerts"),
+
+		certificates: newCertificates(s, logger, m),
 	}
 }
 
@@ -80,6 +86,7 @@ func (o *output) run(ctx context.Context) {
 	var background, lanes sync.WaitGroup
 	background.Go(func() { o.inflight.renew(settle) })
 	background.Go(func() { o.monitor(settle) })
+	background.Go(func() { o.certificates.watch(settle) })
 	for i := range o.settings.Connections {
 		lanes.Go(func() { newLane(o, i, settle).run(ctx) })
 	}
@@ -108,6 +115,7 @@ func (o *output) open(ctx context.Context) (link, error) {
 		return newConsole(o.settings.Console), nil
 	}
 	c, err := devo.Dial(ctx, o.settings.Endpoint)
+	o.certificates.read()
 	if err != nil {
 		return nil, err
 	}

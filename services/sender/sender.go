@@ -41,6 +41,8 @@ type OutputSettings struct {
 	StatisticsPeriod time.Duration
 	// StatisticsBytes gives these lines their later form, with bytes.
 	StatisticsBytes bool
+	// Compression says when frames go out as gzip members; nil: never.
+	Compression *Compression
 }
 
 // Options of a Sender; all fields are required, but Collector only for outputs with Internal.
@@ -76,6 +78,9 @@ func New(o Options) (*Sender, error) {
 			return nil, fmt.Errorf("output %s: rotation after %d events or %v is out of bounds", settings.Name, settings.RotateEvents, settings.RotateAfter)
 		}
 		out := newOutput(o, settings, m)
+		if out.compression, err = newCompression(settings.Compression); err != nil {
+			return nil, fmt.Errorf("output %s: %w", settings.Name, err)
+		}
 		s.outputs = append(s.outputs, out)
 		s.background = append(s.background, out.statistics(o).run)
 		if settings.Internal && settings.Console == nil {

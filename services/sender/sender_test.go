@@ -14,8 +14,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
-	"go.opentelemetry.io/otel/metric/noop"
-	nooptrace "go.opentelemetry.io/otel/trace/noop"
 	"go.uber.org/goleak"
 
 	"defenderiot/pkg/bus"
@@ -121,39 +119,19 @@ func (r *rig) start(t testing.TB, connections int) (stop func()) {
 	return start(t, r.bus, sender.OutputSettings{Name: output, Endpoint: r.endpoint, Connections: connections, RotateEvents: 2500, RotateAfter: 5 * time.Second})
 }
 
-func start(t testing.TB, b *bus.Bus, settings sender.OutputSettings) (stop func()) {
+// start runs a sender until stop.
+func start(t testing.TB, b *bus.Bus, settings ...sender.OutputSettings) (stop func()) {
 	t.Helper()
-	s, err := sender.New(sender.Options{
-		Bus: b, Instance: fmt.Sprint(rand.Uint64()), Logger: bustest.Logger(), Meter: noop.Meter{}, Tracer: nooptrace.Tracer{},
-		Outputs: []sender.OutputSettings{settings},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		if err := s.Run(ctx); err != nil {
-			t.Errorf("Run: %v", err)
-		}
-	}()
-	stopped := false
-	stop = func() {
-		cancel()
-		<-done
-		stopped = true
-	}
-	t.Cleanup(func() {
-		if !stopped {
-			stop()
-		}
-	})
-	return stop
+	return startLogging(t, b, bustest.Logger(), settings...)
 }
 
 // settled waits until the output's ledger has confirmed n alerts.
 func settled(t testing.TB, b *bus.Bus, n uint64) ledger.View {
+	t.Helper()
+	return settledAt(t, b, output, n)
+}
+
+func settledAt(t testing.TB, b *bus.Bus, output string, n uint64) ledger.View {
 	t.Helper()
 	ctx := bustest.Context(t)
 	for {

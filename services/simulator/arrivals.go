@@ -20,6 +20,7 @@ type DevoStats struct {
 	Unique     int64 `json:"unique"`     // different ids
 	Duplicates int64 `json:"duplicates"` // frames whose id had arrived before
 	WithoutID  int64 `json:"without_id"` // frames without an id, e.g. the collector's own log
+	Members    int64 `json:"members"`    // gzip members, read whole
 	CutTails   int64 `json:"cut_tails"`  // connections that ended within a frame
 	CutBytes   int64 `json:"cut_bytes"`  // bytes of such tails
 

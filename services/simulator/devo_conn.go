@@ -156,7 +156,9 @@ func (d *Devo) serve(c *devoConn) {
 		stream = secure
 	}
 	c.armed = true
-	tail, err := newFrameReader(stream).run(func(frame []byte) error { return d.arrive(c, frame) })
+	frames := newFrameReader(stream)
+	tail, err := frames.run(func(frame []byte) error { return d.arrive(c, frame) })
+	d.arrivals.note(func(s *DevoStats) { s.Members += frames.members })
 	if tail > 0 {
 		d.arrivals.cut(tail)
 	}

@@ -26,6 +26,8 @@ type frameReader struct {
 	long []byte // a frame that does not fit the buffer
 	zip  *gzip.Reader
 	in   *frameReader // of the gzip member
+	// members is how many gzip members were read whole.
+	members int64
 	// inner is set within a member: there 1f 8b is nothing special.
 	inner bool
 }
@@ -158,6 +160,7 @@ func (f *frameReader) member(emit func([]byte) error) (tail int, err error) {
 	case tail > 0:
 		return tail, fmt.Errorf("gzip member ends within a frame")
 	}
+	f.members++
 	return 0, nil
 }
 

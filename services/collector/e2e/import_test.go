@@ -40,7 +40,8 @@ func pickled(start, last time.Time, ids ...string) []byte {
 // also when the one process is killed at every step of the import.
 func TestImportOfTheKnownState(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, simulator.Options{Backfill: 3000})
+	// Several pages are old, so that every kill finds one that is not claimed yet.
+	w := newWorld(t, simulator.Options{Backfill: 8000})
 	rows := w.sim.Graph.Rows()
 	at, ok := rows[len(rows)/2].Start()
 	if !ok {
