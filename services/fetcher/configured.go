@@ -179,8 +179,7 @@ func service(name string, input config.Input) (Service, error) {
 		Deduplication:    alerts.Deduplication,
 		Ignore:           alerts.DeduplicationIgnore,
 		Tag:              tag, Environment: input.Environment, Host: host,
-		Endpoint: "microsoft.iotsecurity/locations/devicegroups/alerts",
-		Masker:   masker,
+		Masker: masker,
 	}, nil
 }
 
