@@ -2,6 +2,8 @@ package collector_test
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -145,4 +147,31 @@ func (d *deployment) copies() int {
 		return 0
 	}
 	return all
+}
+
+// From the embedded server to a nats-server: the folder of the account is copied, and everything goes on where it was.
+func TestFromTheEmbeddedServerToANatsServer(t *testing.T) {
+	d := deploy(t, "nats-server.conf", 1, 20)
+	d.servers.Stop(0)
+	d.t.Setenv("BUS_URL", "")
+	stop := d.start("collector")
+	d.delivered(60)
+	stop()
+	before := d.Stats().Devo
+	if err := os.CopyFS(filepath.Join(d.servers.StoreDir(0), "jetstream"), os.DirFS(filepath.Join(d.dir, "state", "bus", "jetstream"))); err != nil {
+		t.Fatal(err)
+	}
+	d.servers.Start(0)
+	d.must(bus.UserAdmin, "provision")
+	if s := d.status(bus.UserOperator); s.Events.Received < uint64(before.Unique) || s.Checkpoint == nil {
+		t.Fatalf("the server holds %+v, %d alerts had arrived", s, before.Unique)
+	}
+	for _, name := range []string{"fetcher", "dedup", "sender"} {
+		d.program(name, name)
+	}
+	d.delivered(40)
+	d.settled()
+	if repeats := d.Stats().Devo.Duplicates; repeats > before.Duplicates {
+		t.Errorf("%d events came again", repeats-before.Duplicates)
+	}
 }

@@ -107,6 +107,12 @@ func (d *deployment) must(user string, args ...string) string {
 func (d *deployment) program(name, user string) (stop func()) {
 	d.t.Helper()
 	d.as(user)
+	return d.start(name)
+}
+
+// start is program in the environment as it is.
+func (d *deployment) start(name string) (stop func()) {
+	d.t.Helper()
 	c, warnings, err := config.Load(config.Options{Path: "config.yaml", Workdir: d.dir})
 	if err != nil {
 		d.t.Fatal(err)
@@ -130,7 +136,7 @@ func (d *deployment) program(name, user string) (stop func()) {
 // serve is what the programs' main functions do.
 func serve(ctx context.Context, p *process.Process, name string) error {
 	if name == "collector" {
-		return (&collector.Pipeline{Process: p, Console: io.Discard}).Run(ctx)
+		return (&collector.Pipeline{Process: p, BusDir: process.BusDir(p.Config), Console: io.Discard}).Run(ctx)
 	}
 	b, err := p.Bound(ctx)
 	if err != nil {

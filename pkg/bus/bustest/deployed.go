@@ -116,6 +116,9 @@ func (d *Deployed) Server(i int) *server.Server {
 	return d.running[i]
 }
 
+// StoreDir is the folder in which server i keeps everything; it may not be there yet.
+func (d *Deployed) StoreDir(i int) string { return filepath.Join(d.dir, fmt.Sprintf("data-%d", i)) }
+
 // Password is the user's.
 func (d *Deployed) Password(user string) secret.String { return d.passwords[user] }
 
@@ -158,7 +161,7 @@ func (d *Deployed) configure(i int) string {
 		"0.0.0.0:4222", fmt.Sprintf("127.0.0.1:%d", d.ports[i]),
 		"0.0.0.0:8222", "127.0.0.1:-1",
 		"0.0.0.0:6222", routes[i],
-		"/data", filepath.Join(d.dir, fmt.Sprintf("data-%d", i)),
+		"/data", d.StoreDir(i),
 		`"../../run/secrets/`, `"../../run/secrets/`, // relative, as it is
 		"/run/secrets/", filepath.Join(d.dir, "run", "secrets") + "/",
 		"$SERVER_NAME", fmt.Sprintf("nats-%d", i+1),
