@@ -130,7 +130,7 @@ func (o *output) plausible(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	stream, err := o.bus.JetStream().Stream(ctx, proto.StreamUnique)
+	stream, err := o.bus.Stream(ctx, proto.StreamUnique)
 	if err != nil {
 		return fmt.Errorf("stream UNIQUE: %w", err)
 	}
@@ -172,7 +172,7 @@ func (o *output) monitor(ctx context.Context) {
 	var touched time.Time
 	for pause(ctx, monitorPeriod) {
 		o.metrics.unconfirmed.Record(ctx, int64(o.inflight.len()), o.label)
-		consumer, err := o.bus.JetStream().Consumer(ctx, proto.StreamUnique, proto.OutputConsumer(o.settings.Name))
+		consumer, err := o.bus.Consumer(ctx, proto.StreamUnique, proto.OutputConsumer(o.settings.Name))
 		if err != nil {
 			continue // the lanes say so
 		}
