@@ -21,6 +21,7 @@ const (
 	BucketCheckpoints = "checkpoints"
 	BucketHashes      = "hashes"
 	BucketLedgers     = "ledgers"
+	BucketJobs        = "jobs"
 )
 
 // Subjects that the streams take.

@@ -90,6 +90,31 @@ func (b *Bus) SequenceAt(ctx context.Context, stream string, at time.Time) (sequ
 	return 0, fmt.Errorf("first message of %s since %s: no answer", stream, at)
 }
 
+// maxReadBytes ends the answer to one Read; the message that reaches it is still in it.
+const maxReadBytes = 8 << 20
+
+// Read returns messages of stream from sequence first on, in order: at most 1,000 and not much more than 8 MiB;
+// none when there are no more. It changes nothing on the server. Safe for concurrent use.
+func (b *Bus) Read(ctx context.Context, stream string, first uint64) ([]*jetstream.RawStreamMsg, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	messages, err := jetstreamext.GetBatch(ctx, b.js, stream, maxLookup, jetstreamext.GetBatchSeq(max(first, 1)), jetstreamext.GetBatchMaxBytes(maxReadBytes))
+	if err != nil {
+		return nil, fmt.Errorf("read %s from sequence %d on: %w", stream, first, err)
+	}
+	var out []*jetstream.RawStreamMsg
+	for m, err := range messages {
+		if errors.Is(err, jetstreamext.ErrNoMessages) && len(out) == 0 {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read %s from sequence %d on: %w", stream, first, err)
+		}
+		out = append(out, m)
+	}
+	return out, ctx.Err()
+}
+
 // Purge removes every message on subjects that match filter.
 func (b *Bus) Purge(ctx context.Context, stream, filter string) error {
 	return b.purge(ctx, stream, jetstream.WithPurgeSubject(filter))

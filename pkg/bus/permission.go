@@ -57,9 +57,6 @@ func permission(user string, publish ...[]string) Permission {
 // subscribe to an inbox can read what is sent to it.
 func InboxPrefix(user string) string { return "_INBOX_" + proto.Token(user) }
 
-// bucketJobs holds the jobs that send alerts again.
-const bucketJobs = "jobs"
-
 // declared are the names of the streams, buckets among them, that [Bus.Wait] waits for.
 func declared() (streams []string) {
 	for _, c := range append(Topology{}.streams(), Topology{}.buckets()...) {
@@ -83,7 +80,7 @@ func dedupSubjects() []string {
 		[]string{proto.SubjectsUnique, deadOf(proto.StageDedup)},
 		writeBucket(proto.BucketHashes), read(proto.BucketStream(proto.BucketHashes)),
 		// The keeper: what is confirmed at every output, what jobs still need, and how old it is.
-		read(proto.BucketStream(proto.BucketLedgers)), read(proto.BucketStream(bucketJobs)), read(proto.StreamUnique),
+		read(proto.BucketStream(proto.BucketLedgers)), read(proto.BucketStream(proto.BucketJobs)), read(proto.StreamUnique),
 		api("CONSUMER.NAMES."+proto.StreamUnique),
 		purge(proto.StreamRaw), purge(proto.StreamUnique),
 	)
@@ -98,12 +95,12 @@ func senderSubjects() []string {
 		[]string{deadOf(proto.StageSender), "internal.metric.*"},
 		writeBucket(proto.BucketLedgers), read(ledgers),
 		purge(ledgers), // the records of processes that are gone
-		writeBucket(bucketJobs), read(proto.BucketStream(bucketJobs)),
+		writeBucket(proto.BucketJobs), read(proto.BucketStream(proto.BucketJobs)),
 	)
 }
 
 func operatorSubjects() []string {
-	jobs := proto.BucketStream(bucketJobs)
+	jobs := proto.BucketStream(proto.BucketJobs)
 	subjects := slices.Concat(common(),
 		// status
 		api("CONSUMER.INFO.*.*", "CONSUMER.NAMES.*", "STREAM.INFO.*"),
@@ -114,12 +111,12 @@ func operatorSubjects() []string {
 		// reconcile --repair: claims of what is lost are released, the rows published again
 		writeBucket(proto.BucketHashes),
 		// replay, and dead letters of the sender: a job, its ledger and its consumer
-		writeBucket(bucketJobs), purge(jobs), revisions(bucketJobs),
+		writeBucket(proto.BucketJobs), purge(jobs), revisions(proto.BucketJobs),
 		writeBucket(proto.BucketLedgers), purge(proto.BucketStream(proto.BucketLedgers)),
 		consumers(proto.StreamUnique), consumers(proto.StreamDead),
 		api("CONSUMER.MSG.NEXT."+proto.StreamUnique+".*", "CONSUMER.MSG.NEXT."+proto.StreamDead+".*"),
 	)
-	for _, stream := range append(declared(), jobs) {
+	for _, stream := range declared() {
 		subjects = append(subjects, read(stream)...)
 	}
 	return subjects
@@ -127,10 +124,12 @@ func operatorSubjects() []string {
 
 // adminSubjects are what [Bus.Provision] needs.
 func adminSubjects() []string {
-	ledgers := proto.BucketStream(proto.BucketLedgers)
+	ledgers, jobs := proto.BucketStream(proto.BucketLedgers), proto.BucketStream(proto.BucketJobs)
 	subjects := slices.Concat(common(),
 		writeBucket(proto.BucketLedgers), purge(ledgers), // an output's base record
 		read(proto.StreamUnique), // where a new output begins
+		// what jobs have left behind that have ended
+		writeBucket(proto.BucketJobs), read(jobs), purge(jobs), consumers(proto.StreamDead),
 	)
 	for _, stream := range append(declared(), proto.StreamInternal) {
 		subjects = append(subjects, api("STREAM.INFO."+stream, "STREAM.CREATE."+stream, "STREAM.UPDATE."+stream)...)

@@ -98,7 +98,10 @@ func (t Topology) buckets() []jetstream.StreamConfig {
 			AllowAtomicPublish: true,
 		}
 	}
+	jobs := bucket(proto.BucketJobs, 1, 0, "jobs that send alerts again: record, selection, turn")
+	jobs.AllowMsgTTL = true // the turn of a job expires by the server's clock
 	return []jetstream.StreamConfig{
+		jobs,
 		bucket(proto.BucketCheckpoints, 10, 0, "fetch positions and leases"),
 		bucket(proto.BucketHashes, 1, t.HashRetention, "claims: which RAW sequence saw an alert first"),
 		bucket(proto.BucketLedgers, 1, 0, "delivery ledgers: what each output has confirmed"),
@@ -125,6 +128,24 @@ func outputConsumer(o Output) jetstream.ConsumerConfig {
 		MaxDeliver:    -1,
 		MaxAckPending: MaxUnconfirmed,
 	}
+}
+
+// jobConsumer reads its stream from the first selected sequence on. It has an end only in that the job has one.
+func jobConsumer(j *proto.Job) jetstream.ConsumerConfig {
+	c := jetstream.ConsumerConfig{
+		Durable:       proto.JobConsumer(j.ID),
+		Description:   "senders of output " + j.Output + ", sending again",
+		AckPolicy:     jetstream.AckExplicitPolicy,
+		AckWait:       AckWait,
+		MaxDeliver:    -1,
+		MaxAckPending: MaxUnconfirmed,
+		DeliverPolicy: jetstream.DeliverByStartSequencePolicy,
+		OptStartSeq:   j.First,
+	}
+	if j.Stream == proto.StreamDead {
+		c.FilterSubject = proto.DeadPrefix(proto.StageSender, j.Output) + ".*"
+	}
+	return c
 }
 
 // Provision creates or updates every stream, bucket and consumer of t; trouble with INTERNAL is only a
@@ -165,8 +186,8 @@ func (b *Bus) Provision(ctx context.Context, t Topology, prune bool) (leftover [
 		if err := unique.DeleteConsumer(ctx, name); err != nil {
 			return nil, fmt.Errorf("prune output %s: %w", output, err)
 		}
-		if err := b.Purge(ctx, proto.BucketStream(proto.BucketLedgers), proto.BucketSubject(proto.BucketLedgers, proto.Token(output)+".>")); err != nil {
-			return nil, fmt.Errorf("prune ledger of output %s: %w", output, err)
+		if err := b.removeLedger(ctx, output); err != nil {
+			return nil, fmt.Errorf("prune output %s: %w", output, err)
 		}
 	}
 	if err := names.Err(); err != nil {
@@ -197,21 +218,36 @@ func (b *Bus) provisionOutput(ctx context.Context, o Output) error {
 	if err != nil {
 		return err
 	}
+	if err := b.beginLedger(ctx, o.Name, first); err != nil {
+		return err
+	}
+	want.DeliverPolicy, want.OptStartSeq = jetstream.DeliverByStartSequencePolicy, first
+	_, err = b.js.CreateConsumer(ctx, proto.StreamUnique, want)
+	return err
+}
+
+// beginLedger writes the base record of a ledger: everything below first counts as settled.
+func (b *Bus) beginLedger(ctx context.Context, name string, first uint64) error {
 	// Records that outlived an earlier consumer speak of sequences that this one may give out anew.
-	if err := b.Purge(ctx, proto.BucketStream(proto.BucketLedgers), proto.BucketSubject(proto.BucketLedgers, proto.Token(o.Name)+".>")); err != nil {
-		return fmt.Errorf("ledger: %w", err)
+	if err := b.removeLedger(ctx, name); err != nil {
+		return err
 	}
 	base := proto.Ledger{Instance: "base", Updated: time.Now(), Floor: first - 1, Proof: proto.ProofHalfClose}
 	data, err := base.Encode()
 	if err != nil {
 		return err
 	}
-	if _, err := b.js.Publish(ctx, proto.BucketSubject(proto.BucketLedgers, proto.LedgerKey(o.Name, "base")), data); err != nil {
+	if _, err := b.js.Publish(ctx, proto.BucketSubject(proto.BucketLedgers, proto.LedgerKey(name, "base")), data); err != nil {
 		return fmt.Errorf("ledger: %w", err)
 	}
-	want.DeliverPolicy, want.OptStartSeq = jetstream.DeliverByStartSequencePolicy, first
-	_, err = b.js.CreateConsumer(ctx, proto.StreamUnique, want)
-	return err
+	return nil
+}
+
+func (b *Bus) removeLedger(ctx context.Context, name string) error {
+	if err := b.Purge(ctx, proto.BucketStream(proto.BucketLedgers), proto.BucketSubject(proto.BucketLedgers, proto.Token(name)+".>")); err != nil {
+		return fmt.Errorf("ledger: %w", err)
+	}
+	return nil
 }
 
 // firstSequence is the first sequence of UNIQUE that a new output gets.

@@ -178,6 +178,16 @@ func (l *Ledger) Confirm(ctx context.Context, seqs []uint64) error {
 	return l.settle(ctx, seqs, func(c *proto.Counters, n uint64) { c.Confirmed += n })
 }
 
+// Skip notes that seqs are not this ledger's business, so that the floor can rise over them. They may be
+// acknowledged at once, before that is stored: whoever gets them again skips them again. Nothing is counted.
+func (l *Ledger) Skip(seqs []uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.own.Confirmed.AddAll(seqs)
+	l.raise(View{})
+	l.version++
+}
+
 // Dead stores that seqs ended in the output's dead letters, where they must lie already.
 func (l *Ledger) Dead(ctx context.Context, seqs []uint64) error {
 	return l.settle(ctx, seqs, func(c *proto.Counters, n uint64) { c.Dead += n })

@@ -14,6 +14,7 @@ import (
 	"defenderiot/pkg/bus"
 	"defenderiot/pkg/bus/embedded"
 	"defenderiot/pkg/process"
+	"defenderiot/pkg/replay"
 	"defenderiot/proto"
 	"defenderiot/services/dedup"
 	"defenderiot/services/fetcher"
@@ -212,6 +213,9 @@ func provision(ctx context.Context, b *bus.Bus, t bus.Topology, prune bool, logg
 	leftover, err := b.Provision(ctx, t, prune)
 	if err != nil {
 		return err
+	}
+	if err := replay.Sweep(ctx, b); err != nil {
+		logger.Warn("what ended replay jobs have left behind was not removed", "error", err)
 	}
 	for _, output := range leftover {
 		logger.Warn("an output that is no longer configured still keeps its position and holds back the purging of UNIQUE; remove it with `collector provision --prune`", "output", output)

@@ -12,6 +12,7 @@ import (
 
 	"defenderiot/pkg/bus"
 	"defenderiot/pkg/ledger"
+	"defenderiot/pkg/replay"
 	"defenderiot/pkg/telemetry"
 	"defenderiot/proto"
 )
@@ -107,7 +108,7 @@ func (k *Keeper) unique(ctx context.Context) error {
 	k.fill.Record(ctx, fill, metric.WithAttributes(attribute.String("stream", proto.StreamUnique)))
 	switch {
 	case fill >= alarmShare && floor < state.LastSeq:
-		k.full.Report(fmt.Errorf("UNIQUE is more than %.0f %% full and output %q is behind; when it is full, all outputs wait", 100*alarmShare, slowest))
+		k.full.Report(fmt.Errorf("UNIQUE is more than %.0f %% full and %s is behind; when it is full, all outputs wait", 100*alarmShare, slowest))
 	case fill >= alarmShare:
 		k.full.Report(fmt.Errorf("UNIQUE is more than %.0f %% full of confirmed alerts; shorten bus.retention.unique or raise bus.limits.unique", 100*alarmShare))
 	default:
@@ -124,8 +125,8 @@ func (k *Keeper) unique(ctx context.Context) error {
 	return k.bus.PurgeBelow(ctx, proto.StreamUnique, below)
 }
 
-// settled is the sequence up to which every output has confirmed, and the output that is furthest behind.
-// Outputs that exist on the bus count, whether this configuration names them or not: what they have not
+// settled is the sequence up to which every output and every job that holds UNIQUE have confirmed, and which of them
+// is furthest behind. Outputs that exist on the bus count, whether this configuration names them or not: what they have not
 // confirmed must not be purged.
 func (k *Keeper) settled(ctx context.Context) (floor uint64, slowest string, err error) {
 	stream, err := k.bus.Stream(ctx, proto.StreamUnique)
@@ -144,10 +145,30 @@ func (k *Keeper) settled(ctx context.Context) (floor uint64, slowest string, err
 			return 0, "", err
 		}
 		if view.Floor < floor || slowest == "" {
-			floor, slowest = min(floor, view.Floor), output
+			floor, slowest = min(floor, view.Floor), fmt.Sprintf("output %q", output)
 		}
 	}
-	return floor, slowest, names.Err()
+	if err := names.Err(); err != nil {
+		return 0, "", err
+	}
+	jobs, err := replay.Jobs(ctx, k.bus)
+	if err != nil {
+		return 0, "", err // perhaps one that holds
+	}
+	for _, j := range jobs {
+		if !replay.Holds(&j.Job, time.Now()) {
+			continue
+		}
+		// Below its first sequence a job needs nothing, also before its ledger is there.
+		view, err := ledger.Read(ctx, k.bus, proto.JobLedger(j.ID))
+		if err != nil {
+			return 0, "", err
+		}
+		if at := max(view.Floor, j.First-1); at < floor {
+			floor, slowest = at, fmt.Sprintf("replay job %s to output %q", j.ID, j.Output)
+		}
+	}
+	return floor, slowest, nil
 }
 
 func (k *Keeper) dead(ctx context.Context) error {

@@ -84,7 +84,7 @@ func (o *output) read(ctx context.Context, msgs []jetstream.Msg, lane int, envel
 			continue
 		}
 		start := len(buffer)
-		event, grown, err := appendFrame(buffer, envelopes, m.Data())
+		event, grown, err := o.feed.appendFrame(buffer, envelopes, m.Data())
 		switch {
 		case errors.Is(err, proto.ErrNewerMajor):
 			o.newer.Report(err)
@@ -122,17 +122,20 @@ func appendFrame(dst []byte, envelopes *proto.EnvelopeReader, data []byte) (even
 	return e.EventTime, out, err
 }
 
-// bury writes the dead letter, then the ledger, then acknowledges; when one of them fails the delivery
+// bury writes the dead letter (what is one already stays it), then the ledger, then acknowledges; when one of them fails the delivery
 // comes again.
 func (o *output) bury(ctx context.Context, d *delivery, meta *jetstream.MsgMetadata, reason error) {
 	letter := proto.DeadLetter{
 		Stage: proto.StageSender, Output: o.settings.Name, Reason: reason.Error(), Attempts: int(meta.NumDelivered),
-		First: meta.Timestamp, Last: time.Now(), Stream: proto.StreamUnique, Sequence: d.sequence, Payload: d.msg.Data(),
+		First: meta.Timestamp, Last: time.Now(), Stream: o.feed.stream, Sequence: d.sequence, Payload: d.msg.Data(),
 	}
 	if e, err := proto.DecodeEnvelope(d.msg.Data()); err == nil {
 		letter.AlertID = e.AlertID
 	}
-	err := o.bus.DeadLetter(ctx, letter)
+	var err error
+	if o.feed.stream != proto.StreamDead {
+		err = o.bus.DeadLetter(ctx, letter)
+	}
 	if err == nil {
 		err = o.ledger.Dead(ctx, []uint64{d.sequence})
 	}
@@ -143,5 +146,5 @@ func (o *output) bury(ctx context.Context, d *delivery, meta *jetstream.MsgMetad
 	}
 	o.acknowledge(ctx, []*delivery{d})
 	o.metrics.dead.Add(ctx, 1, o.label)
-	o.poison.Report(fmt.Errorf("UNIQUE sequence %d is in the dead letters of output %s: %w", d.sequence, o.settings.Name, reason))
+	o.poison.Report(fmt.Errorf("%s sequence %d is in the dead letters of output %s: %w", o.feed.stream, d.sequence, o.settings.Name, reason))
 }

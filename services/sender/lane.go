@@ -42,7 +42,7 @@ type lane struct {
 	index  int             // of the connection, for the statistics
 	settle context.Context // for everything that a stop must still finish
 
-	pull      *bus.Pull
+	pull      source
 	window    *window
 	next      *dialing // the connection of the next window, if it is on its way
 	buffer    []byte   // kept from batch to batch
@@ -72,7 +72,7 @@ func newLane(o *output, index int, settle context.Context) *lane {
 func (l *lane) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		if err := l.step(ctx); err != nil && ctx.Err() == nil {
-			l.output.trouble.Report(err)
+			l.output.complain(err)
 			l.unbind()
 			pause(ctx, time.Second)
 		}
@@ -101,7 +101,7 @@ func (l *lane) step(ctx context.Context) error {
 		}
 	}
 	if l.pull == nil {
-		pull, err := l.output.bus.Pull(ctx, proto.StreamUnique, proto.OutputConsumer(l.output.settings.Name))
+		pull, err := l.output.source(ctx)
 		if err != nil {
 			return err
 		}
@@ -187,7 +187,7 @@ func (l *lane) deliver(ctx context.Context, msgs []jetstream.Msg) error {
 	if len(batch) == 0 {
 		return nil
 	}
-	l.more = frames[len(frames)-1].more
+	l.more = frames[len(frames)-1].more && !l.output.feed.paced()
 	_, span := l.output.tracer.Start(l.settle, "send", trace.WithNewRoot(), trace.WithSpanKind(trace.SpanKindProducer), trace.WithLinks(bus.TraceLinks(frames.headers())...),
 		trace.WithAttributes(attribute.String("output", l.output.settings.Name), attribute.Int("events", len(batch))))
 	defer span.End()

@@ -9,10 +9,10 @@ import (
 )
 
 type metrics struct {
-	confirmed, resent, dead, rotations, answers, unclean, newer, internal metric.Int64Counter
-	pending, unconfirmed                                                  metric.Int64Gauge
-	latency                                                               metric.Float64Histogram
-	expiry                                                                metric.Float64Gauge
+	confirmed, replayed, resent, dead, rotations, answers, unclean, newer, internal metric.Int64Counter
+	pending, unconfirmed                                                            metric.Int64Gauge
+	latency                                                                         metric.Float64Histogram
+	expiry                                                                          metric.Float64Gauge
 }
 
 func newMetrics(m metric.Meter) (*metrics, error) {
@@ -36,6 +36,7 @@ func newMetrics(m metric.Meter) (*metrics, error) {
 	errs = append(errs, err)
 	out := &metrics{
 		confirmed:   counter("confirmed", "Alerts confirmed at the output.", "{alert}"),
+		replayed:    counter("replayed", "Alerts confirmed at the output that a job has sent again.", "{alert}"),
 		resent:      counter("resent", "Alerts sent again although they may have arrived.", "{alert}"),
 		dead:        counter("dead", "Alerts that ended in the output's dead letters.", "{alert}"),
 		rotations:   counter("rotations", "Connections that ended with a confirmation.", "{connection}"),

@@ -28,6 +28,8 @@ const (
 // output is what the lanes of one output share.
 type output struct {
 	settings OutputSettings
+	feed     *feed
+	instance string
 	bus      *bus.Bus
 	ledger   *ledger.Ledger
 	inflight *inflight
@@ -56,7 +58,7 @@ func newOutput(o Options, s OutputSettings, m *metrics) *output {
 	l := ledger.Open(o.Bus, s.Name, o.Instance)
 	s.Endpoint.Keyring = new(devo.Keyring)
 	return &output{
-		settings: s, bus: o.Bus, ledger: l, inflight: newInflight(), tally: &tally{},
+		settings: s, feed: ownFeed(s.Name), instance: o.Instance, bus: o.Bus, ledger: l, inflight: newInflight(), tally: &tally{},
 		proof: newProofState(s.Name, l, logger), manners: &manners{logger: logger, name: s.Name}, logger: logger, tracer: o.Tracer, metrics: m,
 		label:    metric.WithAttributeSet(attribute.NewSet(attribute.String("output", s.Name))),
 		delivery: telemetry.NewIncident(logger, fmt.Sprintf("delivery to %s (%s)", s.Name, s.where())),
@@ -77,22 +79,30 @@ func (s OutputSettings) where() string {
 
 // run works until ctx ends and everything in hand is settled.
 func (o *output) run(ctx context.Context) {
+	var replays sync.WaitGroup
+	replays.Go(func() { o.replays(ctx) })
+	o.work(ctx, o.settings.Connections, o.monitor, o.certificates.watch)
+	replays.Wait()
+}
+
+// work runs lanes, and beside them background, until ctx ends and everything in hand is settled.
+func (o *output) work(ctx context.Context, connections int, background ...func(context.Context)) {
 	// What was written is settled in a context of its own, which outlives ctx by the grace.
 	settle, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { time.AfterFunc(StopGrace, cancel) })
 	defer stop()
 
-	var background, lanes sync.WaitGroup
-	background.Go(func() { o.inflight.renew(settle) })
-	background.Go(func() { o.monitor(settle) })
-	background.Go(func() { o.certificates.watch(settle) })
-	for i := range o.settings.Connections {
+	var beside, lanes sync.WaitGroup
+	for _, run := range append(background, o.inflight.renew) {
+		beside.Go(func() { run(settle) })
+	}
+	for i := range connections {
 		lanes.Go(func() { newLane(o, i, settle).run(ctx) })
 	}
 	lanes.Wait()
 	cancel()
-	background.Wait()
+	beside.Wait()
 }
 
 // statistics is the monitor of the standard service.
@@ -122,21 +132,20 @@ func (o *output) open(ctx context.Context) (link, error) {
 	return c, nil
 }
 
-// plausible refuses to deliver from a stream that the ledger cannot speak of: when UNIQUE was recreated or
+// plausible refuses to deliver from a stream that the ledger cannot speak of: when it was recreated or
 // restored from an older copy, its sequences are given out anew, and what the ledger calls confirmed are
 // other alerts.
 func (o *output) plausible(ctx context.Context) error {
-	view, err := ledger.Read(ctx, o.bus, o.settings.Name)
+	view, err := ledger.Read(ctx, o.bus, o.feed.ledger)
 	if err != nil {
 		return err
 	}
-	stream, err := o.bus.Stream(ctx, proto.StreamUnique)
+	stream, err := o.bus.Stream(ctx, o.feed.stream)
 	if err != nil {
-		return fmt.Errorf("stream UNIQUE: %w", err)
+		return fmt.Errorf("stream %s: %w", o.feed.stream, err)
 	}
 	if last := stream.CachedInfo().State.LastSeq; view.Floor > last {
-		return fault.WithHint(fmt.Errorf("output %s: its ledger has confirmed sequence %d, but UNIQUE ends at %d: the stream was recreated or restored from an older copy", o.settings.Name, view.Floor, last),
-			fmt.Sprintf("remove the consumer %s from UNIQUE and run `collector provision`, which starts a new ledger; set `from` of the output to beginning to send everything that is in UNIQUE", proto.OutputConsumer(o.settings.Name)))
+		return fault.WithHint(fmt.Errorf("output %s: the ledger of %s has confirmed sequence %d, but %s ends at %d: the stream was recreated or restored from an older copy", o.settings.Name, o.feed.ledger, view.Floor, o.feed.stream, last), o.feed.remedy)
 	}
 	return nil
 }

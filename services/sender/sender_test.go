@@ -89,7 +89,7 @@ func newRig(t testing.TB) *rig {
 
 func rigWith(t testing.TB, authority *simulator.Authority, dir string) *rig {
 	t.Helper()
-	d, err := simulator.NewDevo(simulator.DevoOptions{Authority: authority})
+	d, err := simulator.NewDevo(simulator.DevoOptions{Authority: authority, KeepFrames: true})
 	if err != nil {
 		t.Fatal(err)
 	}

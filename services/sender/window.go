@@ -215,12 +215,16 @@ func (w *window) confirm(ctx context.Context, ds []*delivery) error {
 	bytes := 0
 	for _, d := range ds {
 		bytes += d.size
-		if !d.event.IsZero() {
+		if !d.event.IsZero() && w.output.feed.job == nil {
 			w.output.metrics.latency.Record(ctx, max(0, now.Sub(d.event).Seconds()), w.output.label)
 		}
 	}
 	w.output.tally.confirmed(len(ds), int64(bytes))
-	w.output.metrics.confirmed.Add(ctx, int64(len(ds)), w.output.label)
+	counter := w.output.metrics.confirmed
+	if w.output.feed.job != nil {
+		counter = w.output.metrics.replayed
+	}
+	counter.Add(ctx, int64(len(ds)), w.output.label)
 	return nil
 }
 
