@@ -262,6 +262,14 @@ func TestProgramsWithTheirOwnUsers(t *testing.T) {
 	d.must(bus.UserOperator, "checkpoint", "reset", "--resend", "--to", time.Now().Add(-2*time.Minute).UTC().Format(time.RFC3339))
 	d.delivered(50)
 	d.settled()
+	// Once more, by a job with a rate, for which the senders take turns, and by one without.
+	from, to := time.Now().Add(-time.Hour).UTC().Format(time.RFC3339), time.Now().UTC().Format(time.RFC3339)
+	for _, more := range [][]string{{"--rate", "5000"}, {"--again"}} {
+		d.must(bus.UserOperator, append([]string{"replay", "--by", "stored", "--from", from, "--to", to}, more...)...)
+	}
+	if out := d.must(bus.UserOperator, "replay", "status"); strings.Count(out, "  done") != 2 {
+		t.Errorf("replay status: %s", out)
+	}
 	stop()
 	// What is wrong with a record is mended from its earlier revisions, which are read by a consumer.
 	kv, err := d.servers.Connect(d.servers.Settings(bus.UserFetcher)).KeyValue(d.ctx, proto.BucketCheckpoints)
