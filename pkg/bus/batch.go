@@ -85,7 +85,7 @@ func (m Message) nats() *nats.Msg {
 //
 // Batches of up to 1,000 messages and 8 MiB are atomic; a longer list is stored in several. Outcomes that
 // are unknown (time-out, lost connection) are tried again until ctx ends. Errors: [ErrFull], [ErrTooLarge],
-// or ctx's error; then any part of msgs may be stored. Safe for concurrent use.
+// [ErrRefused] or ctx's error; then any part of msgs may be stored. Safe for concurrent use.
 func (b *Bus) PublishBatch(ctx context.Context, stream string, msgs []Message) error {
 	for len(msgs) > 0 {
 		n := batchLength(msgs)
@@ -128,7 +128,7 @@ func (b *Bus) storeAll(ctx context.Context, stream string, msgs []Message) error
 		if !atomic {
 			err = b.storeEach(ctx, stream, msgs)
 		}
-		if errors.Is(err, ErrFull) || errors.Is(err, ErrTooLarge) {
+		if errors.Is(err, ErrFull) || errors.Is(err, ErrTooLarge) || errors.Is(err, ErrRefused) {
 			return struct{}{}, backoff.Permanent(err)
 		}
 		return struct{}{}, err
@@ -152,11 +152,13 @@ func retryWaits() backoff.BackOff {
 }
 
 // TryBatch makes one attempt to store all of msgs (at most 1,000) as one atomic batch: either all are
-// stored (nil) or the error says. [ErrConflict], [ErrFull] and [ErrTooLarge] mean that nothing is stored;
+// stored (nil) or the error says. [ErrConflict], [ErrFull], [ErrTooLarge] and [ErrRefused] mean that nothing is stored;
 // any other error means that the outcome is unknown.
-func (b *Bus) TryBatch(ctx context.Context, stream string, msgs []Message) error {
+func (b *Bus) TryBatch(ctx context.Context, stream string, msgs []Message) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
+	ctx, explain := b.guard(ctx, subjectsOf(msgs)...)
+	defer func() { err = explain(err) }()
 	if len(msgs) == 1 {
 		return b.tryOne(ctx, stream, msgs[0])
 	}
@@ -165,8 +167,19 @@ func (b *Bus) TryBatch(ctx context.Context, stream string, msgs []Message) error
 		out[i] = m.nats() // made anew for each attempt: publishing a batch writes into its headers
 	}
 	out[0].Header[jetstream.ExpectedStreamHeader] = []string{stream}
-	_, err := jetstreamext.PublishMsgBatch(ctx, b.js, out, jetstreamext.BatchFlowControl{AckTimeout: requestTimeout})
+	_, err = jetstreamext.PublishMsgBatch(ctx, b.js, out, jetstreamext.BatchFlowControl{AckTimeout: requestTimeout})
 	return classify(err)
+}
+
+// subjectsOf are all that may be refused.
+func subjectsOf(msgs []Message) []string {
+	subjects := make([]string, 0, len(msgs))
+	for _, m := range msgs {
+		if n := len(subjects); n == 0 || subjects[n-1] != m.Subject {
+			subjects = append(subjects, m.Subject)
+		}
+	}
+	return subjects
 }
 
 func (b *Bus) tryOne(ctx context.Context, stream string, m Message) error {
@@ -176,7 +189,9 @@ func (b *Bus) tryOne(ctx context.Context, stream string, m Message) error {
 
 // storeEach publishes msgs singly, all in flight at once. A message that is there already counts as
 // stored.
-func (b *Bus) storeEach(ctx context.Context, stream string, msgs []Message) error {
+func (b *Bus) storeEach(ctx context.Context, stream string, msgs []Message) (err error) {
+	ctx, explain := b.guard(ctx, subjectsOf(msgs)...)
+	defer func() { err = explain(err) }()
 	futures := make([]jetstream.PubAckFuture, 0, len(msgs))
 	var first error
 	for _, m := range msgs {

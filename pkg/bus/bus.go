@@ -13,15 +13,16 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"defenderiot/pkg/fault"
 	"defenderiot/pkg/secret"
 	"defenderiot/pkg/telemetry"
+	"defenderiot/proto"
 )
 
 // requestTimeout bounds every single request to the server; a slower one is retried by its caller.
@@ -33,7 +34,7 @@ type Settings struct {
 	URL string
 	// InProcess connects to an embedded server without a socket.
 	InProcess nats.InProcessConnProvider
-	// User and Password authenticate, if set.
+	// User and Password authenticate, if set. The user also decides where answers come in: [InboxPrefix].
 	User     string
 	Password secret.String
 	// CA, Cert and Key are PEM files for TLS; Cert and Key are the client's certificate.
@@ -42,7 +43,8 @@ type Settings struct {
 	TLS bool
 	// Name is what the server shows for this connection: service and instance.
 	Name string
-	// Logger gets one line when the connection is lost, one when it is back, and one a refused permission.
+	// Logger gets one line when the connection is lost, one when it is back, one when the first one cannot be made,
+	// and one for each refused permission that no call waits for.
 	Logger *slog.Logger
 }
 
@@ -52,16 +54,24 @@ type Bus struct {
 	js     jetstream.JetStream
 	logger *slog.Logger
 	closed chan struct{}
+	user   string
 	stuck  *telemetry.Incident // publishes that are refused again and again
+	away   *telemetry.Incident // the connection that cannot be made
 
 	mu      sync.Mutex
-	refused map[string]bool // permissions already complained about
+	watches map[*watch]struct{}
+	refused map[refusal]bool // those already complained about
+	deaf    error            // no answer reaches this connection
+	lost    error            // why there is no connection
 }
 
 // Connect opens the connection. When the server cannot be reached it still returns a Bus, which keeps
 // trying for ever; only settings that can never work are an error (unreadable certificate, malformed URL).
 func Connect(s Settings) (*Bus, error) {
-	b := &Bus{logger: s.Logger, closed: make(chan struct{}), refused: map[string]bool{}, stuck: telemetry.NewIncident(s.Logger, "publishing")}
+	b := &Bus{
+		logger: s.Logger, user: s.User, closed: make(chan struct{}), watches: map[*watch]struct{}{}, refused: map[refusal]bool{},
+		stuck: telemetry.NewIncident(s.Logger, "publishing"), away: telemetry.NewIncident(s.Logger, "connecting to the bus"),
+	}
 	options := []nats.Option{
 		nats.Name(s.Name),
 		nats.MaxReconnects(-1),
@@ -77,19 +87,23 @@ func Connect(s Settings) (*Bus, error) {
 		nats.PingInterval(10 * time.Second),
 		nats.MaxPingsOutstanding(2),
 		nats.Timeout(5 * time.Second),
+		// A password may be replaced, so a wrong one is no reason to give up either.
+		nats.IgnoreAuthErrorAbort(),
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { b.fail(err) }),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			if err != nil {
 				b.logger.Warn("connection to the bus lost, reconnecting", "error", err)
 			}
 		}),
 		nats.ReconnectHandler(func(c *nats.Conn) {
+			b.connected()
 			b.logger.Info("connected to the bus", "url", c.ConnectedUrlRedacted())
 		}),
 		nats.ClosedHandler(func(*nats.Conn) { close(b.closed) }),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { b.complain(err) }),
 	}
 	if s.User != "" {
-		options = append(options, nats.UserInfo(s.User, s.Password.Reveal()))
+		options = append(options, nats.UserInfoHandler(s.credentials), nats.CustomInboxPrefix(InboxPrefix(s.User)))
 	}
 	url := s.URL
 	if s.InProcess != nil {
@@ -116,6 +130,15 @@ func Connect(s Settings) (*Bus, error) {
 	return b, nil
 }
 
+// credentials are read anew for each connection, so that a password can be replaced in its file.
+func (s Settings) credentials() (user, password string) {
+	latest, err := s.Password.Latest()
+	if err != nil {
+		latest = s.Password // the one that was there; the server decides
+	}
+	return s.User, latest.Reveal()
+}
+
 func tlsConfig(s Settings) (*tls.Config, error) {
 	config := &tls.Config{MinVersion: tls.VersionTLS12}
 	if s.CA != "" {
@@ -138,22 +161,52 @@ func tlsConfig(s Settings) (*tls.Config, error) {
 	return config, nil
 }
 
-// complain logs an asynchronous error. A refused permission looks like a time-out to its caller, so this
-// line is the only place that tells the reason; it is logged once for each subject.
+// complain takes an asynchronous error.
 func (b *Bus) complain(err error) {
-	if errors.Is(err, nats.ErrPermissionViolation) || strings.Contains(strings.ToLower(err.Error()), "permissions violation") {
-		b.mu.Lock()
-		known := b.refused[err.Error()]
-		if len(b.refused) < 100 {
-			b.refused[err.Error()] = true
-		}
-		b.mu.Unlock()
-		if !known {
-			b.logger.Error("the bus refuses a permission to this user; grant it in the server's configuration", "error", err)
-		}
+	if r, ok := parseRefusal(b.user, err); ok {
+		b.refuse(r)
+		return
+	}
+	if errors.Is(err, nats.ErrAuthorization) {
+		b.fail(err)
 		return
 	}
 	b.logger.Warn("bus", "error", err)
+}
+
+// fail notes why there is no connection.
+func (b *Bus) fail(err error) {
+	err = connectError(b.user, err)
+	b.mu.Lock()
+	b.lost = err
+	b.mu.Unlock()
+	b.away.Report(err)
+}
+
+func (b *Bus) connected() {
+	b.mu.Lock()
+	b.lost, b.deaf = nil, nil
+	b.mu.Unlock()
+	b.away.Resolve()
+}
+
+// connectError says what to do about a connection that cannot be made.
+func connectError(user string, err error) error {
+	var unknown x509.UnknownAuthorityError
+	var name x509.HostnameError
+	switch {
+	case errors.Is(err, nats.ErrAuthorization):
+		return fault.WithHint(fmt.Errorf("the bus does not know user %q with this password: %w", user, err), "are bus.user and bus.password those of the server's configuration?")
+	case errors.As(err, &unknown):
+		return fault.WithHint(err, "bus.tls.ca is to be the PEM file of the authority that signed the nats-server's certificate")
+	case errors.As(err, &name):
+		return fault.WithHint(err, "the nats-server's certificate is to hold the name that bus.url has")
+	case errors.Is(err, nats.ErrSecureConnRequired):
+		return fault.WithHint(err, "the nats-server demands TLS: set bus.tls.ca, and tls:// in bus.url")
+	case errors.Is(err, nats.ErrSecureConnWanted):
+		return fault.WithHint(err, "the nats-server offers no TLS: give it a certificate (docs/privilege.md), or remove bus.tls and tls:// from bus.url")
+	}
+	return err
 }
 
 // JetStream gives the context for what this package does not wrap.
@@ -162,21 +215,42 @@ func (b *Bus) JetStream() jetstream.JetStream { return b.js }
 // Conn gives the connection.
 func (b *Bus) Conn() *nats.Conn { return b.conn }
 
-// Connected is nil while the connection is up; for readiness checks.
+// Connected is nil while the connection is up; for readiness checks. Else it says why, as far as that is known.
 func (b *Bus) Connected() error {
-	if s := b.conn.Status(); s != nats.CONNECTED {
-		return fmt.Errorf("bus: %s", s)
+	s := b.conn.Status()
+	if s == nats.CONNECTED {
+		return nil
 	}
-	return nil
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.lost != nil {
+		return fmt.Errorf("bus: %s: %w", s, b.lost)
+	}
+	return fmt.Errorf("bus: %s", s)
 }
 
 // KeyValue binds to a provisioned bucket.
 func (b *Bus) KeyValue(ctx context.Context, bucket string) (jetstream.KeyValue, error) {
+	ctx, explain := b.guard(ctx, api("STREAM.INFO."+proto.BucketStream(bucket))...)
 	kv, err := b.js.KeyValue(ctx, bucket)
-	if err != nil {
+	if err = explain(err); err != nil {
 		return nil, fmt.Errorf("bucket %s: %w", bucket, err)
 	}
-	return kv, nil
+	return &keyValue{KeyValue: kv, bus: b, bucket: bucket}, nil
+}
+
+// Stream binds to a provisioned stream.
+func (b *Bus) Stream(ctx context.Context, stream string) (jetstream.Stream, error) {
+	ctx, explain := b.guard(ctx, api("STREAM.INFO."+stream)...)
+	s, err := b.js.Stream(ctx, stream)
+	return s, explain(err)
+}
+
+// Consumer binds to a provisioned consumer.
+func (b *Bus) Consumer(ctx context.Context, stream, consumer string) (jetstream.Consumer, error) {
+	ctx, explain := b.guard(ctx, api("CONSUMER.INFO."+stream+"."+consumer)...)
+	c, err := b.js.Consumer(ctx, stream, consumer)
+	return c, explain(err)
 }
 
 // Close flushes what was published and closes the connection, waiting at most until ctx ends. It can be
@@ -185,7 +259,10 @@ func (b *Bus) Close(ctx context.Context) error {
 	if b.conn.IsClosed() {
 		return nil
 	}
-	err := b.conn.FlushWithContext(ctx)
+	var err error
+	if b.conn.IsConnected() { // else nothing waits to be sent: it is not buffered
+		err = b.conn.FlushWithContext(ctx)
+	}
 	b.conn.Close()
 	select {
 	case <-b.closed:

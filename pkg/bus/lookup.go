@@ -35,9 +35,11 @@ func (b *Bus) Lookup(ctx context.Context, stream string, subjects []string) (map
 	return found, nil
 }
 
-func (b *Bus) lookup(ctx context.Context, stream string, subjects []string, found map[string]Stored) error {
+func (b *Bus) lookup(ctx context.Context, stream string, subjects []string, found map[string]Stored) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
+	ctx, explain := b.guard(ctx, api("DIRECT.GET."+stream)...)
+	defer func() { err = explain(err) }()
 	messages, err := jetstreamext.GetLastMsgsFor(ctx, b.js, stream, subjects)
 	if err != nil {
 		return err
@@ -61,7 +63,9 @@ func (b *Bus) lookup(ctx context.Context, stream string, subjects []string, foun
 
 // SequenceAt returns the first sequence of stream that was stored at or after at; where there is none it
 // is the sequence that the next message gets.
-func (b *Bus) SequenceAt(ctx context.Context, stream string, at time.Time) (uint64, error) {
+func (b *Bus) SequenceAt(ctx context.Context, stream string, at time.Time) (sequence uint64, err error) {
+	ctx, explain := b.guard(ctx, api("STREAM.INFO."+stream, "DIRECT.GET."+stream)...)
+	defer func() { err = explain(err) }()
 	s, err := b.js.Stream(ctx, stream)
 	if err != nil {
 		return 0, err
@@ -121,7 +125,9 @@ func (b *Bus) PurgeBelow(ctx context.Context, stream string, sequence uint64) er
 	return b.purge(ctx, stream, jetstream.WithPurgeSequence(sequence))
 }
 
-func (b *Bus) purge(ctx context.Context, stream string, opt jetstream.StreamPurgeOpt) error {
+func (b *Bus) purge(ctx context.Context, stream string, opt jetstream.StreamPurgeOpt) (err error) {
+	ctx, explain := b.guard(ctx, api("STREAM.INFO."+stream, "STREAM.PURGE."+stream)...)
+	defer func() { err = explain(err) }()
 	s, err := b.js.Stream(ctx, stream)
 	if err != nil {
 		return err

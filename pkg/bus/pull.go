@@ -38,6 +38,8 @@ const (
 // for each worker.
 type Pull struct {
 	consumer jetstream.Consumer
+	bus      *Bus
+	subject  string                 // of its requests
 	current  jetstream.MessageBatch // nil: no request is outstanding
 	cancel   context.CancelFunc     // ends the outstanding request
 	left     int                    // messages that it may still bring
@@ -46,18 +48,24 @@ type Pull struct {
 
 // Pull binds to a provisioned consumer.
 func (b *Bus) Pull(ctx context.Context, stream, consumer string) (*Pull, error) {
-	c, err := b.js.Consumer(ctx, stream, consumer)
+	c, err := b.Consumer(ctx, stream, consumer)
 	if err != nil {
 		return nil, fmt.Errorf("bind to consumer %s of %s: %w", consumer, stream, err)
 	}
-	return &Pull{consumer: c}, nil
+	return &Pull{consumer: c, bus: b, subject: apiPrefix + "CONSUMER.MSG.NEXT." + stream + "." + consumer}, nil
 }
 
 // Next returns at least one and at most n messages: n as long as the stream holds more, else what there
 // is within 2 ms; an empty batch when none came within wait. Errors are ctx's or the connection's; call Next
 // again after a pause. A request that Next left behind or made ahead keeps delivering into the next call, so n
 // should not shrink from call to call by more than the caller can hold.
-func (p *Pull) Next(ctx context.Context, n int, wait time.Duration) ([]jetstream.Msg, error) {
+func (p *Pull) Next(ctx context.Context, n int, wait time.Duration) (_ []jetstream.Msg, err error) {
+	ctx, explain := p.bus.guard(ctx, p.subject)
+	defer func() {
+		if err = explain(err); errors.Is(err, ErrRefused) && p.current != nil {
+			p.end()
+		}
+	}()
 	if p.current != nil && p.stale() {
 		p.discard(func(jetstream.Msg) {})
 	}

@@ -152,6 +152,8 @@ func jobConsumer(j *proto.Job) jetstream.ConsumerConfig {
 // warning in the log. It is idempotent and keeps positions; running it from two places at once is not supported. With prune, consumers and ledgers of
 // outputs that are not in t are removed; without, they are left and named in the returned list.
 func (b *Bus) Provision(ctx context.Context, t Topology, prune bool) (leftover []string, err error) {
+	ctx, explain := b.guard(ctx)
+	defer func() { err = explain(err) }()
 	for _, c := range append(t.streams(), t.buckets()...) {
 		if _, err := b.js.CreateOrUpdateStream(ctx, c); err != nil {
 			return nil, fmt.Errorf("provision stream %s: %w", c.Name, err)
@@ -291,20 +293,20 @@ func (b *Bus) Wait(ctx context.Context, t Topology, waiting func(missing string)
 
 func (b *Bus) missing(ctx context.Context, t Topology) string {
 	if err := b.Connected(); err != nil {
-		return "the connection to the bus"
+		return "the connection to the bus" // why is in the log
 	}
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	for _, c := range append(t.streams(), t.buckets()...) {
-		if _, err := b.js.Stream(ctx, c.Name); err != nil {
+		if _, err := b.Stream(ctx, c.Name); err != nil {
 			return describe("stream "+c.Name, err)
 		}
 	}
-	if _, err := b.js.Consumer(ctx, proto.StreamRaw, proto.ConsumerDedup); err != nil {
+	if _, err := b.Consumer(ctx, proto.StreamRaw, proto.ConsumerDedup); err != nil {
 		return describe("consumer "+proto.ConsumerDedup, err)
 	}
 	for _, o := range t.Outputs {
-		if _, err := b.js.Consumer(ctx, proto.StreamUnique, proto.OutputConsumer(o.Name)); err != nil {
+		if _, err := b.Consumer(ctx, proto.StreamUnique, proto.OutputConsumer(o.Name)); err != nil {
 			return describe("consumer of output "+o.Name, err)
 		}
 	}

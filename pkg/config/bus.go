@@ -1,6 +1,8 @@
 package config
 
 import (
+	"strings"
+
 	"go.yaml.in/yaml/v3"
 
 	"defenderiot/pkg/secret"
@@ -12,8 +14,8 @@ const busVariable = "BUS_URL"
 
 // Bus is the section `bus`.
 type Bus struct {
-	URL       string        `yaml:"url" jsonschema:"pattern=^(nats|tls|ws|wss)://[^\\s/@\\,]+(\\,(nats|tls|ws|wss)://[^\\s/@\\,]+)*$" jsonschema_description:"The nats-server, or several separated by commas: nats://host:4222. Absent: $BUS_URL; without it a JetStream server within the process. User and password have keys of their own."`
-	User      string        `yaml:"user" jsonschema:"minLength=1" jsonschema_description:"The user at the nats-server."`
+	URL       string        `yaml:"url" jsonschema:"pattern=^(nats|tls|ws|wss)://[^\\s/@\\,]+(\\,(nats|tls|ws|wss)://[^\\s/@\\,]+)*$" jsonschema_description:"The nats-server, or several separated by commas: nats://host:4222. Absent: $BUS_URL, and $BUS_USER, $BUS_PASSWORD, $BUS_REPLICAS, $BUS_CA, $BUS_CERT, $BUS_KEY for the keys of the like name; without it a JetStream server within the process. User and password have keys of their own."`
+	User      string        `yaml:"user" jsonschema:"minLength=1" jsonschema_description:"The user at the nats-server. Each program has its own: fetcher, dedup, sender, collector, operator, admin."`
 	Password  secret.String `yaml:"password" jsonschema_description:"The user's password."`
 	TLS       *BusTLS       `yaml:"tls" jsonschema_description:"TLS to the nats-server; {} trusts the system's authorities."`
 	Embedded  Embedded      `yaml:"embedded" jsonschema_description:"The JetStream server within the process."`
@@ -50,32 +52,74 @@ type Limits struct {
 	Unique Bytes `yaml:"unique" jsonschema_description:"The most that is kept for the outputs and for replay." jsonschema_extras:"default=16GiB"`
 }
 
-// busFromEnvironment puts $BUS_URL into a file without bus.url, before anything is checked: what holds for the
-// key in the file holds for the variable.
+// busVariables are the other keys that can come from the environment, and only together with $BUS_URL: a
+// password is for the server that it was made for.
+var busVariables = []struct{ variable, key string }{
+	{"BUS_USER", "user"}, {"BUS_PASSWORD", "password"}, {"BUS_REPLICAS", "replicas"},
+	{"BUS_CA", "tls.ca"}, {"BUS_CERT", "tls.cert"}, {"BUS_KEY", "tls.key"},
+}
+
+// busFromEnvironment puts $BUS_URL into a file without bus.url, and the other variables into what else it does not
+// say, before anything is checked: what holds for the key in the file holds for the variable.
 func busFromEnvironment(root *value, env func(string) (string, bool)) {
 	url, ok := env(busVariable)
 	if !ok || url == "" || root.kind != yaml.MappingNode {
 		return
 	}
-	bus := root.field("bus")
-	if bus == nil || bus.isNull() {
-		if bus != nil {
-			root.remove(bus)
+	bus := subsection(root, "bus")
+	if bus == nil || !setFrom(bus, "url", busVariable, url) {
+		return
+	}
+	for _, v := range busVariables {
+		text, ok := env(v.variable)
+		if !ok || text == "" {
+			continue
 		}
-		bus = &value{kind: yaml.MappingNode, name: "bus", path: "bus", where: root.where}
-		root.children = append(root.children, bus)
+		within, key := bus, v.key
+		if name, nested, ok := strings.Cut(v.key, "."); ok {
+			if within, key = subsection(bus, name), nested; within == nil {
+				continue
+			}
+		}
+		setFrom(within, key, v.variable, text)
 	}
-	if bus.kind != yaml.MappingNode {
-		return // said when the file is checked
+}
+
+// subsection is the mapping below v, made if v has none; nil where something else stands, which is said when the
+// file is checked.
+func subsection(v *value, name string) *value {
+	c := v.field(name)
+	if c == nil || c.isNull() {
+		if c != nil {
+			v.remove(c)
+		}
+		c = &value{kind: yaml.MappingNode, name: name, path: join(v.path, name), where: v.where}
+		v.children = append(v.children, c)
 	}
-	if given := bus.field("url"); given != nil {
+	if c.kind != yaml.MappingNode {
+		return nil
+	}
+	return c
+}
+
+// setFrom sets a key from a variable; false if the file has it.
+func setFrom(v *value, key, variable, text string) bool {
+	if given := v.field(key); given != nil {
 		if !given.isNull() {
-			return
+			return false
 		}
-		bus.remove(given)
+		v.remove(given)
 	}
-	bus.children = append(bus.children, &value{
-		kind: yaml.ScalarNode, tag: tagText, text: url, written: "$" + busVariable,
-		name: "url", path: "bus.url", where: bus.where,
-	})
+	c := &value{
+		kind: yaml.ScalarNode, tag: tagText, text: text, written: "$" + variable,
+		name: key, path: join(v.path, key), where: v.where,
+	}
+	switch key {
+	case "replicas":
+		c.tag, c.plain = tagInt, true
+	case "password":
+		c.written = text // it is a secret and so never printed, and file:// is read anew
+	}
+	v.children = append(v.children, c)
+	return true
 }

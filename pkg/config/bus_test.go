@@ -86,3 +86,54 @@ func TestFileHints(t *testing.T) {
 		t.Errorf("an unreadable file: hint %q", fault.Hint(err))
 	}
 }
+
+// The variables beside BUS_URL count with it alone, and only for what the file does not say.
+func TestBusVariables(t *testing.T) {
+	minimal, err := os.ReadFile("testdata/valid/minimal.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(file, []byte("from a file\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	all := map[string]string{
+		"BUS_URL": "tls://nats:4222", "BUS_USER": "sender", "BUS_PASSWORD": "file://" + file, "BUS_REPLICAS": "3", "BUS_CA": "/run/secrets/ca",
+	}
+	parse := func(section string, variables map[string]string) (*Config, error) {
+		c, _, err := Parse("config.yaml", []byte(string(minimal)+"\n"+section+"\n"), func(key string) (string, bool) {
+			text, ok := variables[key]
+			return text, ok
+		})
+		return c, err
+	}
+	c, err := parse("", all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b := c.Bus; b.User != "sender" || b.Password.Reveal() != "from a file" || b.Replicas != 3 || b.TLS == nil || b.TLS.CA != "/run/secrets/ca" {
+		t.Errorf("from the environment: %+v", b)
+	}
+	if err := os.WriteFile(file, []byte("another\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if latest, err := c.Bus.Password.Latest(); err != nil || latest.Reveal() != "another" {
+		t.Errorf("the replaced password: %v, %v", latest, err)
+	}
+	if c, err = parse("bus: {user: own, password: given, replicas: 1, tls: {ca: own.crt}}", all); err != nil {
+		t.Fatal(err)
+	}
+	if b := c.Bus; b.User != "own" || b.Password.Reveal() != "given" || b.Replicas != 1 || b.TLS.CA != "own.crt" {
+		t.Errorf("the file does not win: %+v", b)
+	}
+	if c, err = parse("bus: {url: \"nats://other:4222\"}", all); err != nil {
+		t.Fatal(err)
+	}
+	if b := c.Bus; b.User != "" || !b.Password.IsZero() || b.TLS != nil {
+		t.Errorf("another server gets what is for the variable's: %+v", b)
+	}
+	all["BUS_REPLICAS"], all["BUS_PASSWORD"] = "2", "hidden"
+	if _, err = parse("", all); err == nil || !strings.Contains(err.Error(), "bus.replicas") || strings.Contains(err.Error(), "hidden") {
+		t.Errorf("a wrong number: %v", err)
+	}
+}

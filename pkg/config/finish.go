@@ -135,6 +135,9 @@ func (f *finisher) input(name string, in Input) {
 }
 
 func (f *finisher) bus() {
+	if v := f.root.find("bus", "password"); v != nil && v.again != nil {
+		f.config.Bus.Password = secret.Changing(f.config.Bus.Password.Reveal(), v.again)
+	}
 	if !f.config.Bus.IsEmbedded() {
 		if v := f.root.given("bus", "embedded"); v != nil {
 			f.say(v, "Setting without effect -> bus.embedded: with bus.url there is no embedded server")

@@ -159,6 +159,7 @@ func Main(name, short string, run func(ctx context.Context, p *Process, b *bus.B
 func Execute(root *cobra.Command, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	explainUsage(root)
 	err := root.ExecuteContext(ctx)
 	if err == nil || (ctx.Err() != nil && errors.Is(err, context.Canceled)) {
 		return ExitDone

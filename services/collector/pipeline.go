@@ -64,7 +64,7 @@ func (p *Pipeline) Run(ctx context.Context) error {
 		return err
 	}
 	defer stop()
-	own, err := connect("internal")
+	own, err := connect("internal", bus.UserCollector)
 	if err != nil {
 		return err
 	}
@@ -90,8 +90,9 @@ func (p *Pipeline) Run(ctx context.Context) error {
 }
 
 // openBus starts the embedded server and provisions it, or waits for the configured server. connect gives
-// a connection of its own to each service: reading one is a single goroutine's work.
-func (p *Pipeline) openBus(ctx context.Context) (connect func(name string) (*bus.Bus, error), stop func(), err error) {
+// a connection of its own to each service, because reading one is a single goroutine's work; on the embedded server
+// each is the service's own user as well, so that a missing permission shows here, too.
+func (p *Pipeline) openBus(ctx context.Context) (connect func(name, user string) (*bus.Bus, error), stop func(), err error) {
 	c := p.Process.Config
 	var opened []*bus.Bus
 	closeAll := func() {
@@ -107,7 +108,7 @@ func (p *Pipeline) openBus(ctx context.Context) (connect func(name string) (*bus
 			return nil, nil, err
 		}
 		opened = append(opened, first)
-		return func(name string) (*bus.Bus, error) {
+		return func(name, _ string) (*bus.Bus, error) {
 			b, err := process.Connect(c, p.Process.Instance+"/"+name, p.Process.Logger)
 			if err == nil {
 				opened = append(opened, b)
@@ -132,18 +133,14 @@ func (p *Pipeline) openBus(ctx context.Context) (connect func(name string) (*bus
 			p.Process.Logger.Warn("the embedded server did not stop in time and ends with the process; its next start takes longer", "error", err)
 		}
 	}
-	connect = func(name string) (*bus.Bus, error) {
-		to := server.Connection()
-		b, err := bus.Connect(bus.Settings{
-			InProcess: server.InProcess(), User: to.User, Password: to.Secret(),
-			Name: p.Process.Instance + "/" + name, Logger: p.Process.Logger,
-		})
+	connect = func(name, user string) (*bus.Bus, error) {
+		b, err := bus.Connect(server.Settings(user, p.Process.Instance+"/"+name, p.Process.Logger))
 		if err == nil {
 			opened = append(opened, b)
 		}
 		return b, err
 	}
-	b, err := connect("provision")
+	b, err := connect("provision", bus.UserAdmin)
 	if err == nil {
 		err = provision(ctx, b, process.Topology(c), false, p.Process.Logger)
 	}
@@ -156,11 +153,11 @@ func (p *Pipeline) openBus(ctx context.Context) (connect func(name string) (*bus
 }
 
 // services makes everything that runs.
-func (p *Pipeline) services(ctx context.Context, connect func(string) (*bus.Bus, error)) (services []service, release func(), err error) {
+func (p *Pipeline) services(ctx context.Context, connect func(name, user string) (*bus.Bus, error)) (services []service, release func(), err error) {
 	t := p.Process.Telemetry
 	var buses [3]*bus.Bus
-	for i, name := range []string{"fetcher", "dedup", "sender"} {
-		if buses[i], err = connect(name); err != nil {
+	for i, name := range []string{bus.UserFetcher, bus.UserDedup, bus.UserSender} {
+		if buses[i], err = connect(name, name); err != nil {
 			return nil, nil, err
 		}
 	}

@@ -185,6 +185,9 @@ func (p *positions) store(ctx context.Context, source proto.Source, c *proto.Che
 		if err == nil {
 			return revision, nil
 		}
+		if errors.Is(err, bus.ErrRefused) {
+			return 0, err
+		}
 		if errors.Is(err, jetstream.ErrKeyExists) {
 			if !unknown {
 				return 0, errOvertaken

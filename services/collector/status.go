@@ -150,7 +150,7 @@ func (s *Status) readSources(ctx context.Context, b *bus.Bus, c *config.Config) 
 }
 
 func (s *Status) readEvents(ctx context.Context, b *bus.Bus) error {
-	raw, err := b.JetStream().Stream(ctx, proto.StreamRaw)
+	raw, err := b.Stream(ctx, proto.StreamRaw)
 	if err != nil {
 		return fmt.Errorf("stream RAW: %w", err)
 	}
@@ -158,11 +158,11 @@ func (s *Status) readEvents(ctx context.Context, b *bus.Bus) error {
 	if err != nil {
 		return fmt.Errorf("consumer %s: %w", proto.ConsumerDedup, err)
 	}
-	unique, err := b.JetStream().Stream(ctx, proto.StreamUnique)
+	unique, err := b.Stream(ctx, proto.StreamUnique)
 	if err != nil {
 		return fmt.Errorf("stream UNIQUE: %w", err)
 	}
-	dead, err := b.JetStream().Stream(ctx, proto.StreamDead)
+	dead, err := b.Stream(ctx, proto.StreamDead)
 	if err != nil {
 		return fmt.Errorf("stream DEAD: %w", err)
 	}
@@ -188,7 +188,7 @@ func (s *Status) readOutputs(ctx context.Context, b *bus.Bus, c *config.Config) 
 		if err != nil {
 			return err
 		}
-		consumer, err := b.JetStream().Consumer(ctx, proto.StreamUnique, proto.OutputConsumer(name))
+		consumer, err := b.Consumer(ctx, proto.StreamUnique, proto.OutputConsumer(name))
 		if err != nil {
 			return fmt.Errorf("consumer of output %s: %w", name, err)
 		}

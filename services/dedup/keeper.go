@@ -70,7 +70,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 }
 
 func (k *Keeper) raw(ctx context.Context) error {
-	stream, err := k.bus.JetStream().Stream(ctx, proto.StreamRaw)
+	stream, err := k.bus.Stream(ctx, proto.StreamRaw)
 	if err != nil {
 		return err
 	}
@@ -99,7 +99,7 @@ func (k *Keeper) unique(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	stream, err := k.bus.JetStream().Stream(ctx, proto.StreamUnique)
+	stream, err := k.bus.Stream(ctx, proto.StreamUnique)
 	if err != nil {
 		return err
 	}
@@ -129,7 +129,7 @@ func (k *Keeper) unique(ctx context.Context) error {
 // is furthest behind. Outputs that exist on the bus count, whether this configuration names them or not: what they have not
 // confirmed must not be purged.
 func (k *Keeper) settled(ctx context.Context) (floor uint64, slowest string, err error) {
-	stream, err := k.bus.JetStream().Stream(ctx, proto.StreamUnique)
+	stream, err := k.bus.Stream(ctx, proto.StreamUnique)
 	if err != nil {
 		return 0, "", err
 	}
@@ -172,7 +172,7 @@ func (k *Keeper) settled(ctx context.Context) (floor uint64, slowest string, err
 }
 
 func (k *Keeper) dead(ctx context.Context) error {
-	stream, err := k.bus.JetStream().Stream(ctx, proto.StreamDead)
+	stream, err := k.bus.Stream(ctx, proto.StreamDead)
 	if err != nil {
 		return err
 	}

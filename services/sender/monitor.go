@@ -131,7 +131,7 @@ func (m *monitor) report(ctx context.Context, now time.Time) {
 func (m *monitor) pending(ctx context.Context) int64 {
 	ctx, cancel := context.WithTimeout(ctx, publishTime)
 	defer cancel()
-	consumer, err := m.bus.JetStream().Consumer(ctx, m.stream, proto.OutputConsumer(m.settings.Name))
+	consumer, err := m.bus.Consumer(ctx, m.stream, proto.OutputConsumer(m.settings.Name))
 	if err == nil {
 		m.waiting = int64(consumer.CachedInfo().NumPending)
 	}

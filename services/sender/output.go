@@ -140,7 +140,7 @@ func (o *output) plausible(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	stream, err := o.bus.JetStream().Stream(ctx, o.feed.stream)
+	stream, err := o.bus.Stream(ctx, o.feed.stream)
 	if err != nil {
 		return fmt.Errorf("stream %s: %w", o.feed.stream, err)
 	}
@@ -181,7 +181,7 @@ func (o *output) monitor(ctx context.Context) {
 	var touched time.Time
 	for pause(ctx, monitorPeriod) {
 		o.metrics.unconfirmed.Record(ctx, int64(o.inflight.len()), o.label)
-		consumer, err := o.bus.JetStream().Consumer(ctx, proto.StreamUnique, proto.OutputConsumer(o.settings.Name))
+		consumer, err := o.bus.Consumer(ctx, proto.StreamUnique, proto.OutputConsumer(o.settings.Name))
 		if err != nil {
 			continue // the lanes say so
 		}

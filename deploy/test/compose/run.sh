@@ -14,6 +14,7 @@ command -v docker-compose >/dev/null || dc=(docker compose)
 "${dc[@]}" version >/dev/null 2>&1 || not_run "there is neither docker-compose nor docker compose"
 
 work=$(mktemp -d)
+simulator=$work/simulator
 tag=compose-test-$$
 export VERSION=$tag COMMIT=$tag COMPOSE_PROJECT_NAME=collector-$tag DEMO_PORT=0 DEMO_RATE=0 DOCKER_BUILDKIT=0 COMPOSE_DOCKER_CLI_BUILD=0
 export GOPROXY=${GOPROXY:-$(go env GOPROXY)} GOSUMDB=${GOSUMDB:-$(go env GOSUMDB)} GONOSUMDB=${GONOSUMDB:-$(go env GONOSUMDB)}
@@ -22,6 +23,10 @@ file=docker-compose.yml
 # here is compose in the user's folder, with the file that is tried. quick.yml only asks for health more often.
 here() { "${dc[@]}" -f "$root/$file" -f "$work/quick.yml" --project-directory "$work" "$@"; }
 pids=()
+# stop ends what this script runs beside itself, and waits for it.
+stop() {
+  [ "${#pids[@]}" -eq 0 ] || { kill "${pids[@]}" 2>/dev/null || true; wait "${pids[@]}" 2>/dev/null || true; }
+}
 source "$root/deploy/test/compose/check.sh"
 
 clean() {
@@ -29,15 +34,18 @@ clean() {
   trap - EXIT
   set +e
   if [ "$status" -ne 0 ]; then
+    [ ! -e "$work/embedded.log" ] || cat "$work/embedded.log"
     echo "== failed; the last lines of all containers"
     here logs --no-color --tail 15 2>&1 | cut -c1-400 | tail -90
   fi
-  [ "${#pids[@]}" -eq 0 ] || kill "${pids[@]}" 2>/dev/null
-  # By the project's label, whichever of the files made them.
-  docker ps -aq --filter "label=com.docker.compose.project=$COMPOSE_PROJECT_NAME" | xargs -r docker rm -fv >/dev/null 2>&1
+  stop
   docker rm -fv "one-$tag" "copy-$tag" >/dev/null 2>&1
-  docker network ls -q --filter "label=com.docker.compose.project=$COMPOSE_PROJECT_NAME" | xargs -r docker network rm >/dev/null 2>&1
-  docker volume ls -q --filter "label=com.docker.compose.project=$COMPOSE_PROJECT_NAME" | xargs -r docker volume rm >/dev/null 2>&1
+  # By the projects' labels, whichever of the files made them.
+  for project in "$COMPOSE_PROJECT_NAME" "$COMPOSE_PROJECT_NAME-one"; do
+    docker ps -aq --filter "label=com.docker.compose.project=$project" | xargs -r docker rm -fv >/dev/null 2>&1
+    docker network ls -q --filter "label=com.docker.compose.project=$project" | xargs -r docker network rm >/dev/null 2>&1
+    docker volume ls -q --filter "label=com.docker.compose.project=$project" | xargs -r docker volume rm >/dev/null 2>&1
+  done
   for i in "${images[@]}"; do docker rmi -f "defender-iot-collector/$i:$tag" >/dev/null 2>&1; done
   "$root/deploy/test/compose/images.sh" remove "$work/images"
   rm -rf "$work"
@@ -50,7 +58,7 @@ trap 'exit 1' INT TERM
 
 # simulate starts a simulator on this machine, where containers reach it, with its files in a folder.
 simulate() {
-  "$work/simulator" --azure-listen "$gateway:0" --devo-listen "$gateway:0" --control-listen 127.0.0.1:0 --host "$gateway" \
+  "$simulator" --azure-listen "$gateway:0" --devo-listen "$gateway:0" --control-listen 127.0.0.1:0 --host "$gateway" \
     --quota 0 --backfill 100 --rate 0 --dir "$1" >"$1.log" 2>&1 &
   pids+=($!)
   until_true "the simulator" grep -q "simulator is ready" "$1.log"
@@ -71,8 +79,8 @@ configure() {
 }
 
 step "images, all five by the Dockerfile"
-mkdir -p "$work/deploy/nats" && cp "$root/deploy/nats/nats-server.conf" "$work/deploy/nats/"
-quick fetcher dedup sender
+mkdir -p "$work/deploy/nats" && cp "$root"/deploy/nats/*.conf "$work/deploy/nats/"
+quick nats fetcher dedup sender
 "$root/deploy/test/compose/images.sh" make "$work/images"
 echo "base images for the test made after $SECONDS s"
 if [ -z "${READY_IMAGES:-}" ]; then
@@ -89,7 +97,7 @@ for i in "${images[@]}"; do
 done
 docker run --rm "defender-iot-collector/collector:$tag" --version
 docker create --name "copy-$tag" "defender-iot-collector/simulator:$tag" >/dev/null
-docker cp "copy-$tag:/bin/simulator" "$work/simulator" >/dev/null
+docker cp "copy-$tag:/bin/simulator" "$simulator" >/dev/null
 docker rm "copy-$tag" >/dev/null
 gateway=$(docker network inspect bridge -f '{{(index .IPAM.Config 0).Gateway}}')
 # An older engine does not tell it.
@@ -146,6 +154,19 @@ until_true "alerts through one sender" arrived 31100
 echo "back to one sender"
 exact
 
+# Beside the rest, which is mostly waiting: in a folder and a project of its own.
+(
+  trap stop EXIT
+  trap 'exit 1' INT TERM
+  pids=()
+  mkdir "$work/embedded"
+  work=$work/embedded
+  export COMPOSE_PROJECT_NAME=$COMPOSE_PROJECT_NAME-one
+  source "$root/deploy/test/compose/embedded.sh"
+) >"$work/embedded.log" 2>&1 &
+embedded=$!
+pids+=("$embedded")
+
 step "a changed configuration, and up again"
 sed -i 's/^inputs:/  console_1: {type: console}\ninputs:/' "$work/config/config.yaml"
 here up -d >/dev/null 2>&1
@@ -199,5 +220,8 @@ echo "published by the demo: $published"
 exact
 here --profile demo down -v >/dev/null 2>&1
 
-source "$root/deploy/test/compose/embedded.sh"
+status=0
+wait "$embedded" || status=$?
+cat "$work/embedded.log"
+[ "$status" = 0 ] || fail "one container"
 step "done"

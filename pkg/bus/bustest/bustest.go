@@ -57,12 +57,14 @@ func Connect(t testing.TB, server *embedded.Server) *bus.Bus {
 	if err != nil {
 		t.Fatalf("connect: %v", err)
 	}
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		defer cancel()
-		_ = b.Close(ctx)
-	})
+	t.Cleanup(func() { closeSoon(b) })
 	return b
+}
+
+func closeSoon(b *bus.Bus) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	_ = b.Close(ctx)
 }
 
 // Context ends with the test, or after a minute.

@@ -24,13 +24,13 @@ import (
 
 	"defenderiot/pkg/bus"
 	"defenderiot/pkg/fault"
+	"defenderiot/pkg/secret"
 )
 
 const (
-	// account holds all of the collector's streams from the first day: the account is part of the path
-	// on disk, so giving it a name later would leave the data behind.
-	account = "COLLECTOR"
-	user    = "collector"
+	// owner may do everything. It is for who can read the state folder, and so everything in it: the commands, further
+	// senders and provisioning.
+	owner = "owner"
 	// MaxPayload is what one message may hold: whatever Azure can answer in a page fits.
 	MaxPayload = 32 << 20
 	// maxStore is the sum that streams may reserve. The streams have limits of their own; this one only
@@ -62,6 +62,7 @@ type Server struct {
 	lock    *flock.Flock
 	dir     string
 	conn    bus.Connection
+	tokens  map[string]string // of the users with a part only
 	once    sync.Once
 	stopped chan struct{}
 }
@@ -120,7 +121,8 @@ func existing(dir string) string {
 
 func start(s Settings, host string, port int) (*Server, error) {
 	token := rand.Text()
-	acc := server.NewAccount(account)
+	acc := server.NewAccount(bus.Account)
+	users, tokens := serviceUsers(acc)
 	log := &logger{to: s.Logger}
 	options := &server.Options{
 		ServerName:         "collector-embedded",
@@ -137,7 +139,7 @@ func start(s Settings, host string, port int) (*Server, error) {
 		MaxPayload:         MaxPayload,
 		MaxPending:         256 << 20,
 		Accounts:           []*server.Account{acc},
-		Users:              []*server.User{{Username: user, Password: token, Account: acc}},
+		Users:              append(users, &server.User{Username: owner, Password: token, Account: acc}),
 	}
 	if s.SyncInterval == 0 {
 		options.SyncInterval = 2 * time.Minute // what is left for the background pass; every write is synced
@@ -153,7 +155,7 @@ func start(s Settings, host string, port int) (*Server, error) {
 		srv.WaitForShutdown()
 		return nil, fmt.Errorf("embedded server on %s did not start: %s", s.Listen, log.fatal())
 	}
-	running, err := srv.LookupAccount(account)
+	running, err := srv.LookupAccount(bus.Account)
 	if err == nil && !running.JetStreamEnabled() {
 		err = running.EnableJetStream(nil, nil)
 	}
@@ -168,9 +170,22 @@ func start(s Settings, host string, port int) (*Server, error) {
 		srv.WaitForShutdown()
 		return nil, fmt.Errorf("embedded server does not listen on %s: %s", s.Listen, log.fatal())
 	}
-	return &Server{server: srv, dir: s.Dir, stopped: make(chan struct{}), conn: bus.Connection{
-		URL: "nats://" + address.String(), User: user, Token: token, PID: os.Getpid(),
+	return &Server{server: srv, dir: s.Dir, stopped: make(chan struct{}), tokens: tokens, conn: bus.Connection{
+		URL: "nats://" + address.String(), User: owner, Token: token, PID: os.Getpid(),
 	}}, nil
+}
+
+// serviceUsers are the bus's users, with passwords that nobody outside of the process knows.
+func serviceUsers(acc *server.Account) (users []*server.User, tokens map[string]string) {
+	tokens = map[string]string{}
+	for _, p := range bus.Permissions() {
+		tokens[p.User] = rand.Text()
+		users = append(users, &server.User{Username: p.User, Password: tokens[p.User], Account: acc, Permissions: &server.Permissions{
+			Publish:   &server.SubjectPermission{Allow: p.Publish},
+			Subscribe: &server.SubjectPermission{Allow: p.Subscribe},
+		}})
+	}
+	return users, tokens
 }
 
 // loopback refuses to open the collector's bus to the network.
@@ -196,8 +211,18 @@ func loopback(listen string) (string, int, error) {
 // InProcess connects without a socket; see nats.InProcessServer. Authenticate with Connection.
 func (s *Server) InProcess() nats.InProcessConnProvider { return s.server }
 
-// Connection says how to reach the server.
+// Connection says how to reach the server, with the right to do everything.
 func (s *Server) Connection() bus.Connection { return s.conn }
+
+// Settings are for a connection from within the process as one of the bus's users, with that user's permissions
+// only. It panics for a user that [bus.Permissions] does not have.
+func (s *Server) Settings(user, name string, logger *slog.Logger) bus.Settings {
+	token, ok := s.tokens[user]
+	if !ok {
+		panic("embedded: the bus has no user " + user)
+	}
+	return bus.Settings{InProcess: s.server, User: user, Password: secret.New(token), Name: name, Logger: logger}
+}
 
 // Shutdown stops the server in order: consumers' and streams' state is flushed, the lock released. It returns
 // ctx's error when that takes longer; then the lock stays with the process, which should end. Nothing is lost

@@ -3,11 +3,13 @@
 package e2e
 
 import (
+	"bytes"
 	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -125,7 +127,8 @@ func TestLogOfSeparateFetchers(t *testing.T) {
 // windows is in every query of a pull or of a test fetch, and in no other.
 const windows = "todatetime(properties.startTimeUtc) >="
 
-// Every error that people know by type and code, from its cause, as `run` and `check` tell it.
+// Every error that people know by type and code, from its cause: as `run` and `check` tell it on stderr, and as Devo
+// gets it in devo.collectors.out. The errors that end the start have nothing yet that could send them.
 func TestKnownErrors(t *testing.T) {
 	t.Parallel()
 	graph := func(f simulator.Fault) func(*world) {
@@ -163,7 +166,7 @@ func TestKnownErrors(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, simulator.Options{Backfill: 5}, tt.edits...)
+			w := newWorld(t, simulator.Options{Backfill: 5, KeepFrames: true}, append(tt.edits, "  internal_events: false\n", "")...)
 			if tt.fail != nil && !tt.pull {
 				tt.fail(w)
 			}
@@ -181,10 +184,21 @@ func TestKnownErrors(t *testing.T) {
 			}
 			p.says("Sleeping ", " seconds before next retry")
 			text := p.input()
+			known := strings.SplitN(name, "-", 3)
+			w.atDevo("devo.collectors.out.local.error", fmt.Sprintf("%s [CODE:%s] reason: ", known[0], known[1]))
 			p.stop()
 			golden(t, name+".log", told(text)+w.checkSays(254))
 		})
 	}
+}
+
+// atDevo waits for a line of the collector's own log at the endpoint.
+func (w *world) atDevo(tag, text string) {
+	w.t.Helper()
+	begin := []byte(" " + tag + `: {"msg":"` + text)
+	eventually(w.t, tag+" with "+text, func() bool {
+		return slices.ContainsFunc(w.sim.Devo.Frames(), func(frame []byte) bool { return bytes.Contains(frame, begin) })
+	})
 }
 
 // told are the lines from the first error, or what leads to it, to the first wait.

@@ -6,6 +6,8 @@ package valid
 import (
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -15,6 +17,13 @@ import (
 
 const root = "../../../.."
 
+// with are the files that are given after docker-compose.yml, and after others; every other file is one by itself.
+var with = map[string][]string{
+	"secure.yml":         {"docker-compose.yml", "deploy/compose/secure.yml"},
+	"cluster.yml":        {"docker-compose.yml", "deploy/compose/cluster.yml"},
+	"cluster-secure.yml": {"docker-compose.yml", "deploy/compose/cluster.yml", "deploy/compose/secure.yml", "deploy/compose/cluster-secure.yml"},
+}
+
 // TestFiles finds every compose file, so that a new one cannot be forgotten, and checks what each service must have.
 func TestFiles(t *testing.T) {
 	files, err := filepath.Glob(filepath.Join(root, "deploy/compose/*.yml"))
@@ -23,7 +32,14 @@ func TestFiles(t *testing.T) {
 	}
 	for _, file := range append(files, filepath.Join(root, "docker-compose.yml")) {
 		t.Run(filepath.Base(file), func(t *testing.T) {
-			project, err := load(t, file)
+			together := []string{file}
+			if names := with[filepath.Base(file)]; names != nil {
+				together = nil
+				for _, name := range names {
+					together = append(together, filepath.Join(root, name))
+				}
+			}
+			project, err := load(t, together...)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -60,11 +76,50 @@ func TestWrongFile(t *testing.T) {
 	}
 }
 
-func load(t *testing.T, file string) (*types.Project, error) {
+// TestSecrets shows that with users each container has its own password and nobody else's.
+func TestSecrets(t *testing.T) {
+	for _, name := range []string{"secure.yml", "cluster-secure.yml"} {
+		var files []string
+		for _, file := range with[name] {
+			files = append(files, filepath.Join(root, file))
+		}
+		project, err := load(t, files...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		users := map[string]string{"provision": "admin", "fetcher": "fetcher", "dedup": "dedup", "sender": "sender", "operator": "operator"}
+		for _, service := range project.AllServices() {
+			var secrets []string
+			for _, s := range service.Secrets {
+				secrets = append(secrets, s.Source)
+			}
+			slices.Sort(secrets)
+			user, program := users[service.Name]
+			want := []string{user + "-password", "nats-ca"}
+			if strings.HasPrefix(service.Name, "nats") {
+				want = []string{"nats-ca", "nats-certificate", "nats-key", "nats-passwords"}
+			}
+			slices.Sort(want)
+			if (program || strings.HasPrefix(service.Name, "nats")) && !slices.Equal(secrets, want) {
+				t.Errorf("%s: %s has the secrets %v, want %v", name, service.Name, secrets, want)
+			}
+			if program && (*service.Environment["BUS_USER"] != user || !strings.HasPrefix(*service.Environment["BUS_URL"], "tls://") ||
+				*service.Environment["BUS_PASSWORD"] != "file:///run/secrets/"+user+"-password") {
+				t.Errorf("%s: %s has the environment %v", name, service.Name, service.Environment)
+			}
+		}
+	}
+}
+
+func load(t *testing.T, files ...string) (*types.Project, error) {
 	t.Helper()
+	var given []types.ConfigFile
+	for _, file := range files {
+		given = append(given, types.ConfigFile{Filename: file})
+	}
 	return loader.LoadWithContext(t.Context(), types.ConfigDetails{
 		WorkingDir:  t.TempDir(),
-		ConfigFiles: []types.ConfigFile{{Filename: file}},
+		ConfigFiles: given,
 		Environment: types.Mapping{},
 	}, func(o *loader.Options) {
 		o.SetProjectName("valid", true)

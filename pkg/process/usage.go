@@ -1,0 +1,25 @@
+package process
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"defenderiot/pkg/fault"
+)
+
+// explainUsage makes the errors of a mistyped command line say where what is allowed stands, for cmd and all
+// commands under it.
+func explainUsage(cmd *cobra.Command) {
+	cmd.SetFlagErrorFunc(usageError)
+	if args := cmd.Args; args != nil {
+		cmd.Args = func(cmd *cobra.Command, given []string) error { return usageError(cmd, args(cmd, given)) }
+	}
+	for _, c := range cmd.Commands() {
+		explainUsage(c)
+	}
+}
+
+func usageError(cmd *cobra.Command, err error) error {
+	return fault.WithHint(err, fmt.Sprintf("`%s --help` says what is allowed", cmd.CommandPath()))
+}
