@@ -9,6 +9,10 @@ const (
 	HeaderTracestate  = "tracestate"
 )
 
+// HeaderRawSequence is on a message of RAW that was put there again: the sequence under which it was there first.
+// A claim that names that one is the message's own.
+const HeaderRawSequence = "Raw-Sequence"
+
 // RawMsgID names one publication of one row: the same page published again after an unknown outcome is
 // recognised, another pull of the same row is not (that is dedup's work).
 func RawMsgID(s Source, generation uint64, pullingID int64, page, row int) string {

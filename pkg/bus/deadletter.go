@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"defenderiot/proto"
 )
 
@@ -30,6 +32,23 @@ func (b *Bus) DeadLetter(ctx context.Context, d proto.DeadLetter) error {
 	}
 	if err != nil {
 		return fmt.Errorf("dead letter of %s: %w", d.AlertID, err)
+	}
+	return nil
+}
+
+// RemoveDeadLetter removes the letter at a sequence of DEAD. One that is gone already is no error.
+func (b *Bus) RemoveDeadLetter(ctx context.Context, sequence uint64) (err error) {
+	ctx, explain := b.guard(ctx, api("STREAM.INFO."+proto.StreamDead, "STREAM.MSG.DELETE."+proto.StreamDead)...)
+	defer func() { err = explain(err) }()
+	s, err := b.js.Stream(ctx, proto.StreamDead)
+	if err != nil {
+		return fmt.Errorf("dead letter %d: %w", sequence, err)
+	}
+	if err := s.DeleteMsg(ctx, sequence); err != nil {
+		if _, missing := s.GetMsg(ctx, sequence); errors.Is(missing, jetstream.ErrMsgNotFound) {
+			return nil
+		}
+		return fmt.Errorf("remove the dead letter %d: %w", sequence, err)
 	}
 	return nil
 }

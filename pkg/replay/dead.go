@@ -70,10 +70,18 @@ func retriable(ctx context.Context, stream jetstream.Stream, output string, sequ
 	switch {
 	case err != nil:
 		return 0, err
-	case letter.Stage != proto.StageSender:
-		return 0, fmt.Errorf("it is of the %s, not of the sender", letter.Stage)
 	case letter.Output != output:
 		return 0, fmt.Errorf("it is of output %s, not of %s", letter.Output, output)
+	}
+	return Retriable(letter)
+}
+
+// Retriable returns the size in bytes of the frame that the alert in a letter of stage sender makes now; an error
+// says why a job would not take the letter.
+func Retriable(letter *proto.DeadLetter) (size int, err error) {
+	switch {
+	case letter.Stage != proto.StageSender:
+		return 0, fmt.Errorf("it is of the %s, not of the sender", letter.Stage)
 	case letter.Payload == nil:
 		return 0, errors.New("it holds no alert: that did not fit")
 	}

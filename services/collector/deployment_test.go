@@ -270,6 +270,14 @@ func TestProgramsWithTheirOwnUsers(t *testing.T) {
 	if out := d.must(bus.UserOperator, "replay", "status"); strings.Count(out, "  done") != 2 {
 		t.Errorf("replay status: %s", out)
 	}
+	d.must(bus.UserOperator, "dead", "list")
+	letter := proto.DeadLetter{Stage: proto.StageSender, Output: "devo_1", Reason: "by hand", Stream: proto.StreamUnique, Sequence: 1}
+	if err := d.servers.Connect(d.servers.Settings(bus.UserSender)).DeadLetter(d.ctx, letter); err != nil {
+		t.Fatal(err)
+	}
+	if out := d.must(bus.UserOperator, "dead", "drop", "--all", "--yes"); !strings.Contains(out, "dropped 1") {
+		t.Errorf("dead drop: %s", out)
+	}
 	stop()
 	// What is wrong with a record is mended from its earlier revisions, which are read by a consumer.
 	kv, err := d.servers.Connect(d.servers.Settings(bus.UserFetcher)).KeyValue(d.ctx, proto.BucketCheckpoints)

@@ -131,21 +131,27 @@ func TestReplayFromTheCommandToTheEndpoint(t *testing.T) {
 // purge ages UNIQUE by hand.
 func purge(t *testing.T, s *site, below uint64) {
 	t.Helper()
+	if err := s.bus().PurgeBelow(t.Context(), contract.StreamUnique, below); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// bus connects to the running bus until the test ends.
+func (s *site) bus() *bus.Bus {
+	s.t.Helper()
 	c, _, err := config.Load(config.Options{Path: "config.yaml"})
 	if err != nil {
-		t.Fatal(err)
+		s.t.Fatal(err)
 	}
-	var b *bus.Bus
-	if b, err = process.Connect(c, "test", slog.New(slog.DiscardHandler)); err != nil {
-		t.Fatal(err)
+	b, err := process.Connect(c, "test", slog.New(slog.DiscardHandler))
+	if err != nil {
+		s.t.Fatal(err)
 	}
-	defer func() { _ = b.Close(context.Background()) }()
+	s.t.Cleanup(func() { _ = b.Close(context.Background()) })
 	for b.Connected() != nil {
 		time.Sleep(10 * time.Millisecond)
 	}
-	if err := b.PurgeBelow(t.Context(), contract.StreamUnique, below); err != nil {
-		t.Fatal(err)
-	}
+	return b
 }
 
 // What the flags refuse, before anything is connected.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -15,7 +16,7 @@ import (
 // sighting is one delivered row of RAW.
 type sighting struct {
 	msg      jetstream.Msg
-	sequence uint64 // in RAW
+	sequence uint64 // in RAW, the first one of what was put there again
 	env      *proto.Envelope
 	key      string // subject of the hash's claim
 	again    bool   // the server says that it was delivered before; it need not know
@@ -44,10 +45,21 @@ func (d *Dedup) read(ctx context.Context, batch []jetstream.Msg) ([]*sighting, e
 			d.bury(ctx, m, meta, err)
 			continue
 		}
-		sightings = append(sightings, &sighting{msg: m, sequence: meta.Sequence.Stream, again: meta.NumDelivered > 1, env: env, key: claimSubject(env, env.Hash)})
+		sightings = append(sightings, &sighting{msg: m, sequence: sequenceOf(m, meta), again: meta.NumDelivered > 1, env: env, key: claimSubject(env, env.Hash)})
 	}
 	d.metrics.received.Add(ctx, int64(len(batch)))
 	return sightings, nil
+}
+
+// sequenceOf is what the message's claim names: its sequence in RAW, or the first one of a dead letter that was put
+// there again. So a claim that it made before it failed is still its own.
+func sequenceOf(m jetstream.Msg, meta *jetstream.MsgMetadata) uint64 {
+	if first := m.Headers()[proto.HeaderRawSequence]; len(first) == 1 {
+		if sequence, err := strconv.ParseUint(first[0], 10, 64); err == nil {
+			return sequence
+		}
+	}
+	return meta.Sequence.Stream
 }
 
 // decode turns a panic into an error: a message must never take the service down, and reading it again
