@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	_ "time/tzdata" // for TZ in an image that has no files of time zones
 
 	"github.com/spf13/cobra"
 

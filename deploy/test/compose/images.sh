@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Stands in for the two images that the product takes from a registry, for a machine without one: golang from the Go
 # toolchain that is installed here, and nats from nats-server's module. FOR TESTS ONLY: both carry the label
-# test-only=true and are not what a registry holds under these names.
+# test-only=true and are not what a registry holds under these names. BUILD_CACHE names the GOCACHE of an earlier
+# `make build`, if there is one of its own: then the images need not compile everything again.
 #
 #   images.sh make FOLDER     makes those that are not there, in FOLDER, and notes their names in FOLDER/made
 #   images.sh remove FOLDER   removes those
@@ -38,18 +39,22 @@ make_golang() {
   local modules
   modules=$(go env GOMODCACHE)
   mkdir -p "$modules/cache/download"
+  # What `make build` has compiled here need not be compiled again: the flags are the same.
+  local cache=${BUILD_CACHE:-}
+  [ -n "$cache" ] || { cache=$PWD/build-cache && mkdir "$cache"; }
   # Straight into the engine, without copies and without what no build reads.
   local go=${goroot##*/}
   tar -cf - --exclude=testdata --exclude='*_test.go' --anchored --exclude="$go/test" --exclude="$go/api" --exclude="$go/doc" --exclude="$go/src/cmd" \
     --transform "s,^$go/,usr/local/go/,S" --transform 's,^cache/download/,go/pkg/mod/cache/download/,S' \
-    . -C "$(dirname "$goroot")" "$go/" -C "$modules" cache/download/ |
+    --transform "s,^$(basename "$cache")/,root/.cache/go-build/,S" \
+    . -C "$(dirname "$cache")" "$(basename "$cache")/" -C "$(dirname "$goroot")" "$go/" -C "$modules" cache/download/ |
     docker import -c "LABEL test-only=true" -c "ENV PATH=/usr/local/go/bin:/bin HOME=/root GOPATH=/go GOTOOLCHAIN=local CGO_ENABLED=0" - "$golang" >/dev/null
 }
 
 make_nats() {
   mkdir -p nats/{bin,data,etc/nats} && cd nats
   # With the flags of `make build`: what that has compiled is taken.
-  (cd "$root/pkg" && CGO_ENABLED=0 go build -trimpath -pgo "$root/services/collector/cmd/bench/programs.pprof" -o "$OLDPWD/bin/nats-server" github.com/nats-io/nats-server/v2)
+  (cd "$root/pkg" && GOCACHE=${BUILD_CACHE:-$(go env GOCACHE)} CGO_ENABLED=0 go build -trimpath -pgo "$root/services/collector/cmd/bench/programs.pprof" -o "$OLDPWD/bin/nats-server" github.com/nats-io/nats-server/v2)
   # The image in the registry has a wget, for health checks.
   CGO_ENABLED=0 go build -o bin/wget "$root/deploy/test/compose/wget.go"
   tar -cf - bin data etc | docker import -c "LABEL test-only=true" -c "ENV PATH=/bin" -c 'CMD ["nats-server"]' - "$nats" >/dev/null
