@@ -166,8 +166,11 @@ func (a *app) replay(ctx context.Context, r resending) error {
 	missing := 0
 	for _, output := range outputs {
 		p := r.plan(jobs, output, w)
-		if p.found == nil {
+		switch {
+		case p.found == nil:
 			missing++
+		case p.found.State == proto.JobRunning && p.found.Rate != r.rate:
+			fmt.Fprintf(a.stderr, "collector: job %s to %s runs already, with --rate %d, and goes on so; `collector replay cancel %s` ends it\n", p.found.ID, output, p.found.Rate, p.found.ID)
 		}
 		plan = append(plan, p)
 	}

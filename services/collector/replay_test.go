@@ -113,6 +113,12 @@ func TestReplayFromTheCommandToTheEndpoint(t *testing.T) {
 		if strings.Contains(out, "started") || !strings.Contains(errs, "go on without") {
 			t.Errorf("attached: %s%s", out, errs)
 		}
+		ctx, cancel = context.WithTimeout(t.Context(), 2*time.Second)
+		_, errs, _ = s.command(ctx, append(window, "--by", "stored", "--rate", "30")...)
+		cancel()
+		if !strings.Contains(errs, "runs already, with --rate 20, and goes on so") {
+			t.Errorf("another rate: %s", errs)
+		}
 		run(0, []string{"replay", "status"}, "running", "(at most 20)", "stored 2000-01-01T00:00:00Z")
 		run(0, []string{"replay", "cancel"}, "is cancelled", "of 403 alerts were confirmed by then")
 		run(0, slow, "cancelled", "--again")
