@@ -42,6 +42,7 @@ func TestKilledWhileReplaying(t *testing.T) {
 		w.killAt(point, 1+i%2)
 	}
 	p = w.run()
+	w.status() // the bus is there
 	again := w.start(collectorProgram, args...)
 	if code := again.Exit(patience); code != 0 || strings.Contains(again.Stdout.String(), "to devo_1 started") {
 		t.Errorf("the same command again: exit %d, %s", code, again.Stdout.String())
