@@ -42,7 +42,7 @@ func StartDead(ctx context.Context, b *bus.Bus, output string, sequences []uint6
 	if before == nil || before.State != proto.JobPreparing {
 		n++
 	}
-	stream, err := b.JetStream().Stream(ctx, proto.StreamDead)
+	stream, err := b.Stream(ctx, proto.StreamDead)
 	if err != nil {
 		return "", fmt.Errorf("stream DEAD: %w", err)
 	}

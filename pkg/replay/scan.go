@@ -71,7 +71,7 @@ type scan struct {
 // stream, because an alert may be stored at any time after its start, or, when a sensor's clock is ahead,
 // before it. report is called about every 1,000 messages with how far it is. It changes nothing on the server.
 func Scan(ctx context.Context, b *bus.Bus, w Window, report func(done, total uint64)) (Selection, error) {
-	stream, err := b.JetStream().Stream(ctx, proto.StreamUnique)
+	stream, err := b.Stream(ctx, proto.StreamUnique)
 	if err != nil {
 		return Selection{}, fmt.Errorf("stream UNIQUE: %w", err)
 	}

@@ -222,7 +222,7 @@ func (a *app) count(ctx context.Context, b *bus.Bus, w replay.Window) (replay.Se
 	if err != nil {
 		return s, err
 	}
-	stream, err := b.JetStream().Stream(ctx, proto.StreamUnique)
+	stream, err := b.Stream(ctx, proto.StreamUnique)
 	if err != nil {
 		return s, fmt.Errorf("stream UNIQUE: %w", err)
 	}

@@ -161,7 +161,7 @@ type follower struct {
 // look reports whether the job is done, and stores that if it is.
 func (f *follower) look(ctx context.Context) (done bool, err error) {
 	o, j := f.output, f.job
-	consumer, err := o.bus.JetStream().Consumer(ctx, o.feed.stream, o.feed.consumer)
+	consumer, err := o.bus.Consumer(ctx, o.feed.stream, o.feed.consumer)
 	if err != nil {
 		if now, readErr := replay.Read(ctx, o.bus, j.ID); readErr == nil && now.State != proto.JobRunning {
 			return false, errJobEnded
