@@ -39,10 +39,7 @@ func (a *app) reset(ctx context.Context, r reset) error {
 	}
 	defer p.close()
 	next := func(b base) (*proto.Checkpoint, error) {
-		if b.record == nil {
-			return nil, noRecord(source)
-		}
-		return resetTo(b, to.Time, r.resend, time.Now().UTC())
+		return resetTo(source, b, to.Time, r.resend, time.Now().UTC())
 	}
 	if r.dryRun {
 		b, err := p.read(ctx, source)
@@ -64,7 +61,10 @@ func (a *app) reset(ctx context.Context, r reset) error {
 
 // resetTo moves the position to `to`. Nothing is read below the floor, and moving forward would skip
 // alerts, so both are refused.
-func resetTo(b base, to time.Time, resend bool, now time.Time) (*proto.Checkpoint, error) {
+func resetTo(source proto.Source, b base, to time.Time, resend bool, now time.Time) (*proto.Checkpoint, error) {
+	if b.record == nil {
+		return nil, noRecord(source)
+	}
 	next := *b.record
 	switch {
 	case to.Before(next.Floor):

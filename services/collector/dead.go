@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"defenderiot/pkg/bus"
+	"defenderiot/pkg/config"
 	"defenderiot/pkg/fault"
 	"defenderiot/proto"
 )
@@ -165,29 +166,29 @@ func (c choice) letters(ctx context.Context, b *bus.Bus, with func(Letter) error
 }
 
 // deadBus connects and looks for DEAD.
-func (a *app) deadBus(ctx context.Context, c choice) (*bus.Bus, func(), error) {
+func (a *app) deadBus(ctx context.Context, c choice) (*config.Config, *bus.Bus, func(), error) {
 	if err := c.check(); err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	_, b, end, err := a.jobBus(ctx)
+	conf, b, end, err := a.jobBus(ctx)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	if _, err := b.Stream(ctx, proto.StreamDead); err != nil {
 		end()
 		if errors.Is(err, jetstream.ErrStreamNotFound) {
 			err = fault.WithHint(err, "`collector provision` creates the streams; with the embedded server, `collector run` does")
 		}
-		return nil, nil, fmt.Errorf("stream DEAD: %w", err)
+		return nil, nil, nil, fmt.Errorf("stream DEAD: %w", err)
 	}
-	return b, end, nil
+	return conf, b, end, nil
 }
 
 // reasonShown bounds a reason in the table; show has all of it.
 const reasonShown = 80
 
 func (a *app) deadList(ctx context.Context, c choice, asJSON bool) error {
-	b, end, err := a.deadBus(ctx, c)
+	_, b, end, err := a.deadBus(ctx, c)
 	if err != nil {
 		return err
 	}
@@ -229,7 +230,7 @@ func dash(s string) string {
 func lastPart(id string) string { return id[strings.LastIndexByte(id, '/')+1:] }
 
 func (a *app) deadShow(ctx context.Context, c choice, asJSON bool) error {
-	b, end, err := a.deadBus(ctx, c)
+	_, b, end, err := a.deadBus(ctx, c)
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"defenderiot/pkg/bus"
+	"defenderiot/pkg/config"
 	"defenderiot/pkg/fault"
 	"defenderiot/pkg/replay"
 	"defenderiot/proto"
@@ -24,8 +25,9 @@ const perJob = 1000
 // confirmed at its output; whatever dies in between, the letter is still there, and trying it again is harmless.
 type retrying struct {
 	*app
-	bus   *bus.Bus
-	input string
+	bus    *bus.Bus
+	config *config.Config
+	input  string
 
 	toDedup   []Letter
 	toSender  map[string][]Letter // by output
@@ -35,12 +37,12 @@ type retrying struct {
 }
 
 func (a *app) deadRetry(ctx context.Context, c choice, input string, dryRun bool) error {
-	b, end, err := a.deadBus(ctx, c)
+	conf, b, end, err := a.deadBus(ctx, c)
 	if err != nil {
 		return err
 	}
 	defer end()
-	r := &retrying{app: a, bus: b, input: input, toSender: map[string][]Letter{}}
+	r := &retrying{app: a, bus: b, config: conf, input: input, toSender: map[string][]Letter{}}
 	n := 0
 	if err := c.letters(ctx, b, func(l Letter) error { n++; r.sort(l); return nil }); err != nil {
 		return err
@@ -223,28 +225,20 @@ func (r *retrying) fetcher(ctx context.Context) error {
 	if len(r.toFetcher) == 0 {
 		return nil
 	}
-	c, _, err := r.load()
+	source, err := one(r.config, r.input)
 	if err != nil {
 		return err
 	}
-	source, err := one(c, r.input)
+	p, err := open(ctx, r.bus, false, func() {})
 	if err != nil {
 		return err
 	}
-	p, err := r.positions(ctx, c, false)
-	if err != nil {
-		return err
-	}
-	defer p.close()
 	next := func(b base) (*proto.Checkpoint, error) {
-		if b.record == nil {
-			return nil, noRecord(source)
-		}
 		to := r.since
-		if to.After(b.record.LastEventTime) {
+		if b.record != nil && to.After(b.record.LastEventTime) {
 			to = b.record.LastEventTime
 		}
-		return resetTo(b, to, false, time.Now().UTC())
+		return resetTo(source, b, to, false, time.Now().UTC())
 	}
 	// What would refuse it refuses it before a letter is removed.
 	b, err := p.read(ctx, source)
@@ -267,7 +261,7 @@ func (r *retrying) fetcher(ctx context.Context) error {
 }
 
 func (a *app) deadDrop(ctx context.Context, c choice, dryRun, yes bool) error {
-	b, end, err := a.deadBus(ctx, c)
+	_, b, end, err := a.deadBus(ctx, c)
 	if err != nil {
 		return err
 	}

@@ -107,7 +107,7 @@ func TestAChangeIsStoredOnce(t *testing.T) {
 			tc.kv.KeyValue = kv
 			p := &positions{kv: &tc.kv}
 			_, after, _, err := p.change(t.Context(), source, func(b base) (*proto.Checkpoint, error) {
-				return resetTo(b, begin.Add(24*time.Hour), true, begin)
+				return resetTo(source, b, begin.Add(24*time.Hour), true, begin)
 			})
 			if err != nil {
 				t.Fatal(err)
