@@ -251,7 +251,7 @@ func TestARefusedCallSaysSo(t *testing.T) {
 // What nobody waits for is logged, once.
 func TestARefusalNobodyWaitsForIsLoggedOnce(t *testing.T) {
 	d := secured(t)
-	log := &syncBuffer{}
+	log := &bustest.Log{}
 	s := d.Settings(bus.UserFetcher)
 	s.Logger = slog.New(slog.NewTextHandler(log, nil))
 	b := d.Connect(s)
@@ -313,7 +313,7 @@ func TestWhyThereIsNoConnection(t *testing.T) {
 		"wrong password":    {func(s *bus.Settings) { s.Password = d.Password(bus.UserAdmin) }, "with this password", "bus.user and bus.password"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			log := &syncBuffer{}
+			log := &bustest.Log{}
 			s := d.Settings(bus.UserSender)
 			s.Logger = slog.New(slog.NewTextHandler(log, nil))
 			tc.change(&s)
@@ -334,21 +334,4 @@ func TestWhyThereIsNoConnection(t *testing.T) {
 			}
 		})
 	}
-}
-
-type syncBuffer struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (b *syncBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *syncBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
 }

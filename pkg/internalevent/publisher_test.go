@@ -107,7 +107,7 @@ func TestLinesOfBeforeAreKept(t *testing.T) {
 func TestNoLoop(t *testing.T) {
 	server := bustest.Server(t, t.TempDir())
 	b := bustest.Connect(t, server)
-	log := &recorder{}
+	log := &bustest.Log{}
 	tel, err := telemetry.New(t.Context(), telemetry.Settings{Service: "test", Copy: true, LogOutput: log})
 	if err != nil {
 		t.Fatal(err)

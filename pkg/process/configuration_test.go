@@ -1,42 +1,23 @@
 package process
 
 import (
-	"bytes"
 	"context"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
+	"defenderiot/pkg/bus/bustest"
 	"defenderiot/pkg/config"
 )
-
-// lockedBuffer is a log that a test reads while it is written.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
 
 const patience = 30 * time.Second
 
 func TestAwaitConfiguration(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "config.yaml")
-	var said lockedBuffer
+	var said bustest.Log
 	if err := AwaitConfiguration(config.Options{Path: path}, &said); err != nil || said.String() != "" {
 		t.Errorf("without the variable: %v, said %q", err, said.String())
 	}
@@ -66,7 +47,7 @@ func TestRestartOnChange(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var log lockedBuffer
+	var log bustest.Log
 	logger := slog.New(slog.NewTextHandler(&log, nil))
 	ctx, stop := restartOnChange(t.Context(), config.Options{Path: path}, time.Millisecond, logger)
 	stop()

@@ -24,7 +24,7 @@ func (s signalCause) Error() string { return string(s) }
 func reported(t *testing.T, cause error) (log, frames string) {
 	t.Helper()
 	b := bustest.New(t, bustest.Topology("devo"))
-	out := &lockedBuffer{}
+	out := &bustest.Log{}
 	p, err := Open(t.Context(), "test", config.Options{Path: configuration(t, "127.0.0.1:0")}, out)
 	if err != nil {
 		t.Fatal(err)
@@ -82,7 +82,7 @@ func TestReportMemory(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("/proc is Linux's")
 	}
-	out := &lockedBuffer{}
+	out := &bustest.Log{}
 	p, err := Open(t.Context(), "test", config.Options{Path: configuration(t, "127.0.0.1:0")}, out)
 	if err != nil {
 		t.Fatal(err)
@@ -117,7 +117,7 @@ func TestWithoutInternalEvents(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.Telemetry.InternalEvents = false
-	p, err := OpenWith(t.Context(), "test", c, warnings, &lockedBuffer{})
+	p, err := OpenWith(t.Context(), "test", c, warnings, &bustest.Log{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -35,7 +35,7 @@ type deployment struct {
 	ctx      context.Context
 	quiet    func() // ends the arrivals
 	group    sync.WaitGroup
-	log      lockedBuffer
+	log      bustest.Log
 }
 
 func deploy(t *testing.T, file string, servers int, rate float64) *deployment {
@@ -223,23 +223,6 @@ func (d *deployment) tryStatus(user string) (s collector.Status, err error) {
 		err = json.Unmarshal([]byte(out), &s)
 	}
 	return s, err
-}
-
-type lockedBuffer struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
 }
 
 // Every program does all of its work with its own user, over TLS, and the server refuses nothing to any.

@@ -31,25 +31,8 @@ import (
 // endpoint, which keeps its frames.
 type ownRig struct {
 	*rig
-	log *logBuffer
+	log *bustest.Log
 	tel *telemetry.Telemetry
-}
-
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 func newOwnRig(t *testing.T, authority *simulator.Authority, dir string) *ownRig {
@@ -75,7 +58,7 @@ func newOwnRig(t *testing.T, authority *simulator.Authority, dir string) *ownRig
 	}
 	topology := bustest.Topology(output)
 	topology.Outputs[0].Internal = true
-	r := &ownRig{rig: &rig{bus: bustest.New(t, topology), devo: d, endpoint: endpoint}, log: &logBuffer{}}
+	r := &ownRig{rig: &rig{bus: bustest.New(t, topology), devo: d, endpoint: endpoint}, log: &bustest.Log{}}
 	r.tel, err = telemetry.New(t.Context(), telemetry.Settings{Service: "sender", Copy: true, LogOutput: r.log})
 	if err != nil {
 		t.Fatal(err)

@@ -1,7 +1,6 @@
 package sender_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -92,25 +90,11 @@ func startLogging(t testing.TB, b *bus.Bus, logger *slog.Logger, settings ...sen
 	return stop
 }
 
-// safeBuffer is a log that is read while it is written.
-type safeBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *safeBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-// with returns the lines that hold all texts.
-func (s *safeBuffer) with(texts ...string) []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+// with returns the lines of log that hold all texts.
+func with(log *bustest.Log, texts ...string) []string {
 	var out []string
 next:
-	for line := range strings.Lines(s.b.String()) {
+	for line := range strings.Lines(log.String()) {
 		for _, text := range texts {
 			if !strings.Contains(line, text) {
 				continue next
@@ -148,7 +132,7 @@ func TestCertificateReplacedWhileRunning(t *testing.T) {
 		}
 	}
 	r := rigWith(t, authority, dir)
-	log := &safeBuffer{}
+	log := &bustest.Log{}
 	stop := startLogging(t, r.bus, slog.New(slog.NewTextHandler(log, nil)), sender.OutputSettings{Name: output, Endpoint: r.endpoint, Connections: 1, RotateEvents: 100, RotateAfter: 5 * time.Second})
 	ids := fill(t, r.bus, "before", 500)
 	settled(t, r.bus, 500)
@@ -156,13 +140,13 @@ func TestCertificateReplacedWhileRunning(t *testing.T) {
 	take("domain.crt")
 	ids = append(ids, fill(t, r.bus, "between", 500)...)
 	settled(t, r.bus, 1000)
-	if lines := log.with("level=WARN", "does not belong to the certificate"); len(lines) != 1 {
+	if lines := with(log, "level=WARN", "does not belong to the certificate"); len(lines) != 1 {
 		t.Errorf("%d lines about the state between:\n%s", len(lines), strings.Join(lines, ""))
 	}
 	take("domain.key")
 	ids = append(ids, fill(t, r.bus, "after", 500)...)
 	v := settled(t, r.bus, 1500)
-	if lines := log.with("taking up the certificate files of output "+output, "works again"); len(lines) != 1 {
+	if lines := with(log, "taking up the certificate files of output "+output, "works again"); len(lines) != 1 {
 		t.Errorf("%d lines about the end of it:\n%s", len(lines), strings.Join(lines, ""))
 	}
 	stop()
@@ -170,7 +154,7 @@ func TestCertificateReplacedWhileRunning(t *testing.T) {
 	if v.Counters.Resent != 0 || v.Counters.Unclean != 0 {
 		t.Errorf("%+v", v.Counters)
 	}
-	if lines := log.with("level=ERROR"); len(lines) != 0 {
+	if lines := with(log, "level=ERROR"); len(lines) != 0 {
 		t.Errorf("errors:\n%s", strings.Join(lines, ""))
 	}
 }
