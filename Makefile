@@ -23,12 +23,13 @@ build:
 	@CGO_ENABLED=0 go build -trimpath -pgo $(CURDIR)/$(PROFILE) -ldflags '$(LDFLAGS)' -o bin/ $(foreach p,$(PROGRAMS),./services/$(p)/cmd/$(p))
 
 ## test: unit tests and tests on the embedded server, a few minutes
+# Tests mostly wait for time-outs and acknowledgements, hence more at a time than there are cores.
 test:
-	@go test -timeout 10m $(foreach m,$(MODULES),./$(m)/...)
+	@go test -parallel 4 -timeout 10m $(foreach m,$(MODULES),./$(m)/...)
 
 ## race: the same under the race detector
 race:
-	@go test -race -timeout 20m $(foreach m,$(MODULES),./$(m)/...)
+	@go test -race -parallel 4 -timeout 20m $(foreach m,$(MODULES),./$(m)/...)
 
 ## lint: gofmt, go vet, staticcheck, and tidy modules
 lint:

@@ -53,6 +53,7 @@ func TestPlainAndCompressedAlternate(t *testing.T) {
 // TestFaultsInMidMember breaks connections while members are on them: nothing is missing, and what comes
 // again is counted.
 func TestFaultsInMidMember(t *testing.T) {
+	t.Parallel()
 	for name, tt := range map[string]struct {
 		fault simulator.DevoFault
 		cut   bool // the endpoint stops reading within a member

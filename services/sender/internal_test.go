@@ -112,6 +112,7 @@ const (
 
 // TestOwnLinesReachDevo over TLS and TCP, beside alerts, and with them the statistics and the metric message.
 func TestOwnLinesReachDevo(t *testing.T) {
+	t.Parallel()
 	for _, carrier := range []string{"tls", "tcp"} {
 		t.Run(carrier, func(t *testing.T) {
 			var authority *simulator.Authority
@@ -168,6 +169,7 @@ func TestOwnLinesReachDevo(t *testing.T) {
 // is said about the outage by the internal sender causes no lines of its own, and when Devo is back alerts
 // flow although the lines have not all been sent.
 func TestOutageOfDevo(t *testing.T) {
+	t.Parallel()
 	r := newOwnRig(t, nil, "")
 	r.devo.Away()
 	r.run(t, 0)
@@ -220,6 +222,7 @@ func (r *ownRig) last(t *testing.T) uint64 {
 // TestInternalFaults has the connection of the lines break in every way; alerts are not disturbed and the
 // lines that the endpoint had not taken come again.
 func TestInternalFaults(t *testing.T) {
+	t.Parallel()
 	r := newOwnRig(t, nil, "")
 	r.devo.Fail(simulator.DevoFault{AfterFrames: 3, End: simulator.Reset})
 	r.run(t, 0)

@@ -11,6 +11,7 @@ import (
 )
 
 func TestReplayIsCancelled(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	ctx := bustest.Context(t)
 	alerts, _ := series("a", 2000, day)
@@ -58,6 +59,7 @@ func TestReplayIsCancelled(t *testing.T) {
 // TestReplayKeepsItsRateAndLetsLiveAlertsPass has three senders and a rate: no second brings more than it, and what
 // comes meanwhile is delivered at once.
 func TestReplayKeepsItsRateAndLetsLiveAlertsPass(t *testing.T) {
+	t.Parallel()
 	const rate = 50
 	r := newRig(t)
 	alerts, ids := series("a", 600, day)
@@ -113,6 +115,7 @@ func TestReplayKeepsItsRateAndLetsLiveAlertsPass(t *testing.T) {
 
 // TestReplayOfWhatIsGone purges a part of the selection under the job: it ends and says how many are missing.
 func TestReplayOfWhatIsGone(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	ctx := bustest.Context(t)
 	alerts, _ := series("a", 100, day)
@@ -143,6 +146,7 @@ func TestReplayOfWhatIsGone(t *testing.T) {
 
 // TestDeadLettersAreSentAgain has letters of two outputs: only the named ones go, and only to their output.
 func TestDeadLettersAreSentAgain(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	ctx := bustest.Context(t)
 	letter := func(stage, output, id string, payload []byte) uint64 {

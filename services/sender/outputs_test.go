@@ -25,6 +25,7 @@ import (
 // TestOutputsGoOnAlone has two outputs of which one is away from the start: the other one delivers
 // everything meanwhile, and in the end each has got every alert once.
 func TestOutputsGoOnAlone(t *testing.T) {
+	t.Parallel()
 	first, second := newRig(t), newRig(t)
 	b := bustest.New(t, bustest.Topology("devo_1", "devo_2"))
 	settings := func(name string, r *rig) sender.OutputSettings {

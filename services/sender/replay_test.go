@@ -10,7 +10,6 @@ import (
 
 	"defenderiot/pkg/bus"
 	"defenderiot/pkg/bus/bustest"
-	"defenderiot/pkg/ledger"
 	"defenderiot/pkg/replay"
 	"defenderiot/proto"
 	"defenderiot/services/sender"
@@ -134,6 +133,7 @@ func (r *rig) settings() sender.OutputSettings {
 }
 
 func TestReplaySendsTheWindowOnceMore(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	before, _ := series("before", 500, day.AddDate(0, 0, -1))
 	in, ids := series("in", 3000, day)
@@ -165,6 +165,7 @@ func TestReplaySendsTheWindowOnceMore(t *testing.T) {
 }
 
 func TestReplayWindows(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	ctx := bustest.Context(t)
 	first, firstIDs := series("first", 20, day)
@@ -274,6 +275,7 @@ func TestReplayWindows(t *testing.T) {
 }
 
 func TestReplayToOneOfTwoOutputs(t *testing.T) {
+	t.Parallel()
 	first, second := newRig(t), newRig(t)
 	b := bustest.New(t, bustest.Topology("devo_1", "devo_2"))
 	alerts, ids := series("a", 300, day)
@@ -292,6 +294,7 @@ func TestReplayToOneOfTwoOutputs(t *testing.T) {
 // TestReplayUnderRestarts has three senders that are stopped and started at any time while a job runs, and an
 // endpoint that breaks connections: everything arrives once more, repeats are counted, nothing else comes.
 func TestReplayUnderRestarts(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	alerts, ids := series("in", 12_000, day)
 	outside, _ := series("outside", 1000, day.AddDate(0, 0, -3))
@@ -308,7 +311,8 @@ func TestReplayUnderRestarts(t *testing.T) {
 	settled(t, r.bus, 13_000)
 	stop()
 	job := order(t, r.bus, output, replay.Window{From: day, To: day.AddDate(0, 0, 1), By: proto.JobByStart}, 0)
-	r.devo.Fail(simulator.DevoFault{AfterFrames: 900, Connections: 6, Stall: 300 * time.Millisecond, End: simulator.Reset})
+	const broken = 6
+	r.devo.Fail(simulator.DevoFault{AfterFrames: 900, Connections: broken, Stall: 300 * time.Millisecond, End: simulator.Reset})
 	for range 4 {
 		var stops []func()
 		for range 3 {
@@ -334,9 +338,9 @@ func TestReplayUnderRestarts(t *testing.T) {
 		}
 	}
 	t.Logf("%+v, %d repeats of %d", result, repeats, len(ids))
-	v, err := ledger.Read(bustest.Context(t), r.bus, proto.JobLedger(job.ID))
-	if err != nil || result.Resent > bus.MaxUnconfirmed*(v.Counters.Unclean+1) {
-		t.Errorf("%d resent for %d broken connections, %v", result.Resent, v.Counters.Unclean, err)
+	// The job's ledger, which counts them, went with the job.
+	if result.Resent > bus.MaxUnconfirmed*broken {
+		t.Errorf("%d resent for %d broken connections", result.Resent, broken)
 	}
 	if uint64(repeats) > result.Resent || result.Missing != 0 || result.Confirmed != 12_000 {
 		t.Errorf("%d repeats, result %+v", repeats, result)

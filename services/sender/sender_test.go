@@ -164,6 +164,7 @@ func (r *rig) check(t *testing.T, ids []string, v ledger.View) {
 }
 
 func TestDeliversOnce(t *testing.T) {
+	t.Parallel()
 	for _, connections := range []int{1, 3} {
 		t.Run(fmt.Sprint(connections), func(t *testing.T) {
 			r := newRig(t)
@@ -190,6 +191,7 @@ func TestSingleAlertIsConfirmed(t *testing.T) {
 }
 
 func TestFaults(t *testing.T) {
+	t.Parallel()
 	for name, fault := range map[string]simulator.DevoFault{
 		"stalls-then-resets":         {AfterFrames: 700, Stall: 3 * time.Second, End: simulator.Reset},
 		"closes-with-unread-data":    {AfterFrames: 700, Stall: 300 * time.Millisecond, End: simulator.CloseUnread, ReceiveBuffer: 64 << 10},
@@ -215,6 +217,7 @@ func TestFaults(t *testing.T) {
 }
 
 func TestAbsentAtStartAndAwayInMidRun(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.devo.Away()
 	ids := fill(t, r.bus, "early", 3000)
@@ -240,6 +243,7 @@ func TestAbsentAtStartAndAwayInMidRun(t *testing.T) {
 // TestReplicasComeAndGo has several senders that are stopped in order at any time: they share the work,
 // and with an endpoint that answers nothing is repeated.
 func TestReplicasComeAndGo(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	ids := fill(t, r.bus, "a", 12000)
 	for range 6 {
@@ -288,6 +292,7 @@ func TestConsole(t *testing.T) {
 }
 
 func TestPlainTCP(t *testing.T) {
+	t.Parallel()
 	r := plainRig(t)
 	r.devo.Fail(simulator.DevoFault{AfterFrames: 500, Stall: 200 * time.Millisecond, End: simulator.Reset})
 	ids := fill(t, r.bus, "plain", 4000)
@@ -300,6 +305,7 @@ func TestPlainTCP(t *testing.T) {
 // TestUnprovedEndpoint has an endpoint that never answers a half-close: after three the output is
 // unproved, what its TCP has acknowledged and nothing has disturbed is confirmed, and an answer ends that.
 func TestUnprovedEndpoint(t *testing.T) {
+	t.Parallel()
 	defer sender.SetProofTimes(300*time.Millisecond, 1500*time.Millisecond, 3*time.Second)()
 	// With small windows an unproved one holds more than a proved one may when the endpoint answers again.
 	t.Run("windows of 2500", func(t *testing.T) { unprovedEndpoint(t, 2500, 6000) })
@@ -333,6 +339,7 @@ func unprovedEndpoint(t *testing.T, rotate, n int) {
 // TestRecreatedStreamIsRefused has UNIQUE begin again at sequence 1 under a ledger that has confirmed more:
 // nothing may be taken for confirmed.
 func TestRecreatedStreamIsRefused(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	ctx := bustest.Context(t)
 	ids := fill(t, r.bus, "before", 50)
