@@ -53,6 +53,7 @@ func run() int {
 		{"source", b.source},
 		{"quota", b.quota},
 		{"latency", b.latency},
+		{"replay", b.replay},
 		{"obfuscation", b.obfuscation},
 	} {
 		if !strings.Contains(m.name, *only) || ctx.Err() != nil {
