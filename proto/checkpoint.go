@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -117,16 +118,26 @@ func DecodeCheckpoint(data []byte) (*Checkpoint, error) {
 
 // Claim is the value of a key in the hashes bucket: the RAW sequence that claimed it, decimal. A
 // redelivery of that same sequence owns the claim and publishes again; any other sequence is a duplicate.
-type Claim struct{ RawSequence uint64 }
+type Claim struct {
+	RawSequence uint64
+	// Silent: nothing is published under it, because the alert was sent before. The text ends in an s then.
+	Silent bool
+}
 
 // Encode returns the claim's text.
-func (c Claim) Encode() []byte { return fmt.Appendf(nil, "%d", c.RawSequence) }
+func (c Claim) Encode() []byte {
+	if c.Silent {
+		return fmt.Appendf(nil, "%ds", c.RawSequence)
+	}
+	return fmt.Appendf(nil, "%d", c.RawSequence)
+}
 
 // DecodeClaim reads a claim; an unreadable one is an error, which the caller must not take for "known".
 func DecodeClaim(data []byte) (Claim, error) {
-	sequence, err := strconv.ParseUint(string(data), 10, 64)
+	text, silent := strings.CutSuffix(string(data), "s")
+	sequence, err := strconv.ParseUint(text, 10, 64)
 	if err != nil {
 		return Claim{}, fmt.Errorf("claim %.40q: %w", data, ErrMalformed)
 	}
-	return Claim{RawSequence: sequence}, nil
+	return Claim{RawSequence: sequence, Silent: silent}, nil
 }

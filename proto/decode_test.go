@@ -282,11 +282,14 @@ func TestTimesThatDoNotFit(t *testing.T) {
 
 func TestClaim(t *testing.T) {
 	for _, seq := range []uint64{1, 42, math.MaxUint64} {
-		if c, err := proto.DecodeClaim(proto.Claim{RawSequence: seq}.Encode()); err != nil || c.RawSequence != seq {
-			t.Errorf("%d: %v, %v", seq, c, err)
+		for _, silent := range []bool{false, true} {
+			want := proto.Claim{RawSequence: seq, Silent: silent}
+			if c, err := proto.DecodeClaim(want.Encode()); err != nil || c != want {
+				t.Errorf("%v: %v, %v", want, c, err)
+			}
 		}
 	}
-	for _, bad := range []string{"", "x", "12x", "1 2", " 1", "1\n", "-1", "+1", "0x1", "1_0", "18446744073709551616"} {
+	for _, bad := range []string{"", "s", "12ss", "s12", "x", "12x", "1 2", " 1", "1\n", "-1", "+1", "0x1", "1_0", "18446744073709551616"} {
 		if c, err := proto.DecodeClaim([]byte(bad)); !errors.Is(err, proto.ErrMalformed) {
 			t.Errorf("%q: %v, %v", bad, c, err)
 		}

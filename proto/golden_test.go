@@ -198,6 +198,7 @@ func TestNamesAreStable(t *testing.T) {
 		{fullDeadLetter().MsgID(), "sender/devo us-1/UNIQUE/4711"},
 		{(&proto.DeadLetter{Stage: "fetcher", AlertID: "A", Payload: []byte("p")}).MsgID(), "fetcher///0/" + proto.HashIdentity("a\x00p")},
 		{string(proto.Claim{RawSequence: 42}.Encode()), "42"},
+		{string(proto.Claim{RawSequence: 42, Silent: true}.Encode()), "42s"},
 	} {
 		if c.got != c.want {
 			t.Errorf("%q, want %q", c.got, c.want)

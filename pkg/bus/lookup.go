@@ -8,6 +8,8 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/synadia-io/orbit.go/jetstreamext"
+
+	"defenderiot/proto"
 )
 
 // maxLookup is how many subjects one request names; the server answers at most 1,024.
@@ -16,6 +18,7 @@ const maxLookup = 1000
 // Stored is the newest message on a subject.
 type Stored struct {
 	Sequence uint64
+	Time     time.Time // when it was stored
 	Data     []byte
 }
 
@@ -56,7 +59,7 @@ func (b *Bus) lookup(ctx context.Context, stream string, subjects []string, foun
 		if op := m.Header.Get("KV-Operation"); op == "DEL" || op == "PURGE" {
 			continue
 		}
-		found[m.Subject] = Stored{Sequence: m.Sequence, Data: m.Data}
+		found[m.Subject] = Stored{Sequence: m.Sequence, Time: m.Time, Data: m.Data}
 	}
 	return ctx.Err()
 }
@@ -125,14 +128,21 @@ func (b *Bus) PurgeBelow(ctx context.Context, stream string, sequence uint64) er
 	return b.purge(ctx, stream, jetstream.WithPurgeSequence(sequence))
 }
 
-func (b *Bus) purge(ctx context.Context, stream string, opt jetstream.StreamPurgeOpt) (err error) {
+// ReleaseClaim removes the claim on subject in the hashes bucket, if it is still the one at sequence, so that the
+// next sighting of that alert is the first one again. Doing it again changes nothing. The caller knows that nobody
+// works on the claim's RAW message any more: otherwise the alert may be published twice.
+func (b *Bus) ReleaseClaim(ctx context.Context, subject string, sequence uint64) error {
+	return b.purge(ctx, proto.BucketStream(proto.BucketHashes), jetstream.WithPurgeSubject(subject), jetstream.WithPurgeSequence(sequence+1))
+}
+
+func (b *Bus) purge(ctx context.Context, stream string, opts ...jetstream.StreamPurgeOpt) (err error) {
 	ctx, explain := b.guard(ctx, api("STREAM.INFO."+stream, "STREAM.PURGE."+stream)...)
 	defer func() { err = explain(err) }()
 	s, err := b.js.Stream(ctx, stream)
 	if err != nil {
 		return err
 	}
-	if err := s.Purge(ctx, opt); err != nil {
+	if err := s.Purge(ctx, opts...); err != nil {
 		return fmt.Errorf("purge %s: %w", stream, err)
 	}
 	return nil

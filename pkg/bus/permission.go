@@ -108,8 +108,8 @@ func operatorSubjects() []string {
 		writeBucket(proto.BucketCheckpoints), revisions(proto.BucketCheckpoints),
 		// dead: letters go back into RAW, or are dropped
 		[]string{proto.SubjectsRaw}, api("STREAM.MSG.DELETE."+proto.StreamDead), purge(proto.StreamDead),
-		// reconcile --repair: claims of what is lost are released, the rows published again
-		writeBucket(proto.BucketHashes),
+		// reconcile --repair: claims of what is lost are released, so that the fetcher brings it again
+		purge(proto.BucketStream(proto.BucketHashes)),
 		// replay, and dead letters of the sender: a job, its ledger and its consumer
 		writeBucket(proto.BucketJobs), purge(jobs), revisions(proto.BucketJobs),
 		writeBucket(proto.BucketLedgers), purge(proto.BucketStream(proto.BucketLedgers)),

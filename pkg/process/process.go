@@ -29,6 +29,7 @@ import (
 const (
 	ExitDone          = 0
 	ExitFailure       = 1
+	ExitMissing       = 253
 	ExitCheckFailed   = 254
 	ExitConfiguration = 255
 )
@@ -186,6 +187,9 @@ func Print(w io.Writer, program string, err error) {
 // ErrCheckFailed is in the tree of the error of a check that did not pass.
 var ErrCheckFailed = errors.New("check failed")
 
+// ErrMissing is in the tree of the error of a reconciliation that found alerts missing.
+var ErrMissing = errors.New("alerts are missing")
+
 // Code is the exit code of an error.
 func Code(err error) int {
 	var named *fault.Error
@@ -194,6 +198,8 @@ func Code(err error) int {
 		return ExitDone
 	case errors.Is(err, ErrCheckFailed):
 		return ExitCheckFailed
+	case errors.Is(err, ErrMissing):
+		return ExitMissing
 	case errors.As(err, &named) && (named.Type == fault.TypeConfiguration || named.Type == fault.TypeInitVariables):
 		return ExitConfiguration
 	}

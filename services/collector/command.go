@@ -58,7 +58,7 @@ func Command(stdout, stderr io.Writer) *cobra.Command {
 	root.PersistentFlags().StringVar(&a.files.Job, "job_config_loc", "", "job file of a Collector Server (default /etc/devo/job/job_config.json, where it and the collector file exist)")
 	root.PersistentFlags().StringVar(&a.files.Collector, "collector_config_loc", "", "collector file of a Collector Server (default /etc/devo/collector/collector_config.json)")
 	process.HealthFlag(root, &a.health)
-	root.AddCommand(a.runCommand(), a.demoCommand(), a.checkCommand(), a.statusCommand(), a.checkpointCommand(), a.replayCommand(), a.deadCommand(), a.provisionCommand(), a.natsConfigCommand(), a.schemaCommand())
+	root.AddCommand(a.runCommand(), a.demoCommand(), a.checkCommand(), a.statusCommand(), a.checkpointCommand(), a.replayCommand(), a.reconcileCommand(), a.deadCommand(), a.provisionCommand(), a.natsConfigCommand(), a.schemaCommand())
 	return root
 }
 

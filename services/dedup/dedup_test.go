@@ -148,6 +148,17 @@ func TestClaimOnlyAndOtherHashesSendNothing(t *testing.T) {
 	if len(got) != 1 || got["1/known"] != 1 {
 		t.Errorf("UNIQUE holds %v", got)
 	}
+	// The claims say which of them was never published.
+	for id, want := range map[string]bool{"silent": true, "known": false} {
+		subject := proto.BucketSubject(proto.BucketHashes, proto.HashKey(source, 1, proto.HashIdentity(id)))
+		stored, err := b.Lookup(bustest.Context(t), proto.BucketStream(proto.BucketHashes), []string{subject})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c, err := proto.DecodeClaim(stored[subject].Data); err != nil || c.Silent != want {
+			t.Errorf("claim of %s: %+v, %v", id, c, err)
+		}
+	}
 }
 
 func TestWhatIsNoEnvelopeIsBuriedAndBlocksNobody(t *testing.T) {

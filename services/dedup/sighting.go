@@ -213,7 +213,7 @@ func knownUnderAnotherHash(s *sighting, found map[string]bus.Stored) bool {
 func claims(free []*sighting) []bus.Message {
 	messages := make([]bus.Message, len(free))
 	for i, s := range free {
-		messages[i] = bus.Message{Subject: s.key, Data: proto.Claim{RawSequence: s.sequence}.Encode(), ExpectEmpty: true}
+		messages[i] = bus.Message{Subject: s.key, Data: proto.Claim{RawSequence: s.sequence, Silent: s.env.ClaimOnly}.Encode(), ExpectEmpty: true}
 	}
 	return messages
 }

@@ -51,6 +51,10 @@ func (s *session) read(ctx context.Context, p *pull, req request, acked func(con
 		return res, err
 	}
 	res.merge(r.found)
+	if len(r.lost) > 0 && s.survey != nil {
+		s.survey.short += len(r.lost)
+		return res, nil
+	}
 	if len(r.lost) > 0 {
 		s.alarm(ctx, r.lost)
 		return res, s.remember(ctx, r.lost, r.count)

@@ -211,7 +211,7 @@ func (s *session) readPages(ctx context.Context, p *pull, req request, unsure bo
 		res.add(page)
 
 		// Under ctx, not the fetching one: a page in hand is stored even while the program stops.
-		err := s.publish(trace.ContextWithSpan(ctx, a.span), p, page)
+		err := s.take(trace.ContextWithSpan(ctx, a.span), p, page)
 		telemetry.Fail(a.span, err)
 		a.span.End()
 		a.release()
@@ -233,6 +233,14 @@ func (s *session) readPages(ctx context.Context, p *pull, req request, unsure bo
 			return res, aged, nil
 		}
 	}
+}
+
+// take does with a page what the session is for.
+func (s *session) take(ctx context.Context, p *pull, page *resourcegraph.Page) error {
+	if s.survey != nil {
+		return s.survey.take(ctx, s, page)
+	}
+	return s.publish(ctx, p, page)
 }
 
 // closed is the channel of "no page is under way".

@@ -32,6 +32,7 @@ type session struct {
 	floor      time.Time
 	rawSubject string
 	claims     claims
+	survey     *survey   // not nil: only look
 	known      *claiming // the phase that claims what was sent before; nil in the ordinary phase
 	// recent are hashes of rows that RAW has acknowledged in this session, about 5 MiB of them, so that the overlap
 	// is not stored again and again while dedup waits. Forgetting one costs a duplicate in RAW.
