@@ -112,6 +112,9 @@ func TestPullForgetsWhatIsOld(t *testing.T) {
 	defer p.Close()
 	hold := next(t, p, 10, 1, 10)
 	outstanding(t, b, 20)
+	for p.Ahead() < 10 { // what the server has not brought yet, it keeps when it finds nobody there
+		time.Sleep(time.Millisecond)
+	}
 	p.Age()
 	hold = append(hold, next(t, p, 10, 21, 25)...)
 	for _, m := range hold {

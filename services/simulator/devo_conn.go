@@ -32,6 +32,7 @@ type devoConn struct {
 	obeyed *DevoFault // its stall is over
 	frames int64
 	bytes  int64
+	share  int // what may be read before the next pause of a throttled connection
 }
 
 func newDevoConn(raw *net.TCPConn, f *DevoFault) *devoConn {
@@ -62,14 +63,18 @@ func (c *devoConn) Read(p []byte) (int, error) {
 				return 0, err
 			}
 			if f.ThrottleBytes > 0 && len(p) > 0 {
-				if !c.wait(f.ThrottleEvery) {
-					return 0, net.ErrClosed
+				// TLS reads a record at a time, whatever there is: the pauses go by what was read.
+				if c.share <= 0 {
+					if !c.wait(f.ThrottleEvery) {
+						return 0, net.ErrClosed
+					}
+					c.share = f.ThrottleBytes
 				}
-				p = p[:min(len(p), f.ThrottleBytes)]
+				p = p[:min(len(p), c.share)]
 			}
 		}
 		n, err := c.TCPConn.Read(p)
-		c.bytes += int64(n)
+		c.bytes, c.share = c.bytes+int64(n), c.share-n
 		if n == 0 && errors.Is(err, os.ErrDeadlineExceeded) && c.ctx.Err() == nil {
 			if err := c.SetReadDeadline(time.Time{}); err != nil {
 				return 0, err

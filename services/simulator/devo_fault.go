@@ -47,8 +47,7 @@ type DevoFault struct {
 	// End ends the connection then.
 	End Ending `json:"end"`
 
-	// ThrottleBytes is read at most at a time, with a pause of ThrottleEvery
-	// before.
+	// ThrottleBytes are read after each pause of ThrottleEvery.
 	ThrottleBytes int           `json:"throttle_bytes"`
 	ThrottleEvery time.Duration `json:"throttle_every"`
 

@@ -54,6 +54,7 @@ func run() int {
 		{"quota", b.quota},
 		{"latency", b.latency},
 		{"replay", b.replay},
+		{"scale", b.scale},
 		{"obfuscation", b.obfuscation},
 	} {
 		if !strings.Contains(m.name, *only) || ctx.Err() != nil {
