@@ -28,14 +28,14 @@ type DeadLetter struct {
 	First    time.Time // ff: first failure
 	Last     time.Time // lf: last failure
 	Stream   string    // sm: stream the message came from; empty for the fetcher
-	Sequence uint64    // sq: its sequence there
+	Sequence uint64    // sq: its sequence there; of the fetcher, which of the letters of a page that are equal and name no alert, from 0
 	Payload  []byte    // pa: the message, or the row as Azure sent it; empty where a mask could not be applied
 }
 
 // MsgID names the dead letter, so that writing it again after an unknown outcome is recognised.
 func (d *DeadLetter) MsgID() string {
 	id := d.Stage + "/" + d.Output + "/" + d.Stream + "/" + strconv.FormatUint(d.Sequence, 10)
-	if d.Sequence == 0 {
+	if d.Sequence == 0 || d.Stream == "" {
 		id += "/" + HashIdentity(d.AlertID+"\x00"+string(d.Payload))
 	}
 	return id

@@ -150,6 +150,9 @@ func TestScalarsAreTakenAsWritten(t *testing.T) {
 	if got := c.Inputs[InputName].Credentials.ClientSecret.Reveal(); got != planted+"-from-env" {
 		t.Errorf("secret from the environment: %q", got)
 	}
+	if got := parsed(t, "warned/lenient-period.yaml").Inputs[InputName].Services.IoTSecurityAlerts.RequestPeriodInSeconds; got != 60 {
+		t.Errorf("a period of 60.7: %d", got)
+	}
 	if got := parsed(t, "valid/tabs-and-surrogates.json").Inputs[InputName].Environment; got != "pr😀d" {
 		t.Errorf("surrogate pair: %q", got)
 	}

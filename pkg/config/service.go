@@ -21,6 +21,8 @@ type IoTSecurityAlerts struct {
 	DeduplicationIgnore    []string          `yaml:"deduplication_ignore" jsonschema:"uniqueItems=true,minLength=1,default=properties.endTimeUtc,default=properties.extendedProperties.isNew,default=systemData" jsonschema_description:"For deduplication: version, the paths whose change does not make a new version."`
 	OverrideTag            string            `yaml:"override_tag" jsonschema:"maxLength=1024,pattern=^(([a-z]|_|[0-9])+[.]){3\\,7}([a-z]|_|[0-9])+$" jsonschema_description:"The Devo table, if not edr.microsoft_defender.iot_security.alert."`
 	ObfuscationData        []ObfuscationRule `yaml:"obfuscation_data" jsonschema_description:"What is masked in each event before it is stored anywhere."`
+	OverrideLimitPerPage   int               `yaml:"override_limit_data_per_request" jsonschema:"minimum=1,maximum=100" jsonschema_description:"Accepted, without effect: a request asks for as many alerts as Azure gives in one answer."`
+	HistoricDateUTC        string            `yaml:"historic_date_utc" jsonschema:"pattern=^\\d{4}-\\d{2}-\\d{2} \\d{2}:\\d{2}:\\d{2}$" jsonschema_description:"Accepted, without effect: start_time_in_utc says from when on alerts are read."`
 	RequestsLimits         []RequestsLimit   `yaml:"requests_limits" jsonschema_description:"As requests_limits of the input; both hold."`
 	Types                  []string          `yaml:"types" jsonschema_description:"Accepted, without effect: the service reads one type only."`
 }

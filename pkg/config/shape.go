@@ -4,9 +4,11 @@ import (
 	"encoding"
 	"errors"
 	"fmt"
+	"math"
 	"reflect"
 	"regexp"
 	"regexp/syntax"
+	"strconv"
 	"strings"
 	"time"
 
@@ -85,6 +87,9 @@ func (s *shaper) fields(v *value, t reflect.Type, schema *described.Schema) {
 		}
 		declared := property(schema, c.name)
 		s.shape(c, fieldType, declared)
+		if c.name == "request_period_in_seconds" {
+			s.truncate(c)
+		}
 		if c.isNull() {
 			v.remove(c)
 			continue
@@ -93,6 +98,17 @@ func (s *shaper) fields(v *value, t reflect.Type, schema *described.Schema) {
 			s.warn(c.key.line, c.key.column, c.path, "", fmt.Sprintf("Setting without effect -> %s: %s", c.path, strings.TrimSuffix(place, ".")))
 		}
 	}
+}
+
+// truncate leaves the fraction of a number out, with a warning: of this key the known collector does so.
+func (s *shaper) truncate(v *value) {
+	whole, err := strconv.ParseFloat(v.text, 64)
+	if err != nil || v.tag != tagFloat || whole < 1 || whole > math.MaxInt32 || whole == math.Trunc(whole) {
+		return
+	}
+	taken := strconv.Itoa(int(whole))
+	s.warn(v.where.line, v.where.column, v.path, "", fmt.Sprintf("%s: %s is taken as %s", v.path, v.show(), taken))
+	v.text, v.tag = taken, tagInt
 }
 
 // ignore takes an unknown key out, with the warning that people know for globals.

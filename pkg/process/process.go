@@ -55,7 +55,11 @@ func Open(ctx context.Context, service string, o config.Options, logOutput io.Wr
 	if err != nil {
 		return nil, err
 	}
-	return OpenWith(ctx, service, c, warnings, logOutput)
+	p, err := OpenWith(ctx, service, c, warnings, logOutput)
+	if err == nil {
+		p.Found(o)
+	}
+	return p, err
 }
 
 // OpenWith is Open with a configuration that is loaded already.

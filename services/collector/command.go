@@ -140,6 +140,7 @@ func (a *app) run(ctx context.Context) error {
 		return err
 	}
 	defer p.Close()
+	p.Found(a.files)
 	dir, known := process.BusDir(c), c.StateDir()
 	if a.noSaveState {
 		known = ""

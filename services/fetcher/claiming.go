@@ -29,7 +29,6 @@ type claiming struct {
 	modes  []string // that its claims may have been made in
 
 	claimed, sent atomic.Int64
-	slow          complaint
 }
 
 const (
@@ -152,17 +151,18 @@ func (k *claiming) old(start time.Time, id string) bool {
 	return start.Before(k.Before) || k.ids[identity] || k.ids[identity[strings.LastIndexByte(identity, '/')+1:]]
 }
 
-// await waits until dedup has claimed what was marked.
-func (k *claiming) await(ctx context.Context, rows []outgoing) error {
+// awaitClaims waits until dedup has claimed what was marked. Before that no reading may count it as settled: once the
+// marking is over, a row that is not claimed yet would be published to be sent, and could overtake its own claim.
+func (s *session) awaitClaims(ctx context.Context, rows []outgoing) error {
 	var subjects []string
 	for _, o := range rows {
 		if o.claim {
-			subjects = append(subjects, k.s.claims.subject(o.hash))
+			subjects = append(subjects, s.claims.subject(o.hash))
 		}
 	}
 	begun := time.Now()
 	for wait := 20 * time.Millisecond; len(subjects) > 0; wait = min(2*wait, 2*time.Second) {
-		known, err := k.s.lookup(ctx, subjects)
+		known, err := s.lookup(ctx, subjects)
 		if err != nil {
 			return err
 		}
@@ -170,18 +170,20 @@ func (k *claiming) await(ctx context.Context, rows []outgoing) error {
 			break
 		}
 		if time.Since(begun) > slowClaims {
-			k.slow.raise(k.s.logger, slog.LevelWarn, "waiting until dedup has claimed what was sent before", fmt.Errorf("%d of %d records are claimed", len(known), len(subjects)))
-			if err := k.s.record.check(ctx); err != nil {
+			s.slowClaims.raise(s.logger, slog.LevelWarn, "waiting until dedup has claimed what was sent before", fmt.Errorf("%d of %d records are claimed", len(known), len(subjects)))
+			if err := s.record.check(ctx); err != nil {
 				return err
 			}
 		}
-		if !k.s.pause(ctx, jittered(wait)) {
+		if !s.pause(ctx, jittered(wait)) {
 			return fault.ShuttingDown(ctx.Err())
 		}
 	}
-	k.slow.over(k.s.logger, "dedup claims again what was sent before")
-	k.claimed.Add(int64(len(subjects)))
-	k.sent.Add(int64(len(rows) - len(subjects)))
-	faultpoint.Hit(faultpoint.KnownClaimed)
+	s.slowClaims.over(s.logger, "dedup claims again what was sent before")
+	if k := s.known; k != nil {
+		k.claimed.Add(int64(len(subjects)))
+		k.sent.Add(int64(len(rows) - len(subjects)))
+		faultpoint.Hit(faultpoint.KnownClaimed)
+	}
 	return nil
 }

@@ -179,7 +179,8 @@ func service(name string, input config.Input) (Service, error) {
 		Deduplication:    alerts.Deduplication,
 		Ignore:           alerts.DeduplicationIgnore,
 		Tag:              tag, Environment: input.Environment, Host: host,
-		Masker: masker,
+		Masker:  masker,
+		Limited: len(input.RequestsLimits)+len(alerts.RequestsLimits) > 0,
 	}, nil
 }
 

@@ -82,6 +82,8 @@ type Service struct {
 	Ignore []string
 	// Tag, Environment and Host go into every envelope.
 	Tag, Environment, Host string
+	// Limited: requests_limits are configured for the source.
+	Limited bool
 	// TokenEndpoint and Endpoint are what set-up errors name where the client has not named them itself.
 	TokenEndpoint, Endpoint string
 	// Masker masks what must not be stored; nil when nothing is masked.
@@ -119,6 +121,8 @@ type Fetcher struct {
 	puller      string       // how the log calls it
 	logger      *slog.Logger // of the puller
 	setupLogger *slog.Logger
+	mainLogger  *slog.Logger
+	collector   string
 	tracer      trace.Tracer
 	metrics     *metrics
 	instance    string
@@ -133,6 +137,7 @@ type Fetcher struct {
 	slots    chan struct{} // one for each page that background reads hold in memory
 
 	idleRules sync.Once // the rules that mask nothing have been told
+	begun     sync.Once // the lines of the start have been told
 
 	mu       sync.Mutex
 	lastPull int64
@@ -189,6 +194,7 @@ func New(o Options) (*Fetcher, error) {
 	if err := observeMasker(o.Meter, o.Source, s.Masker); err != nil {
 		return nil, fmt.Errorf("fetcher: %w", err)
 	}
+	f.collector, f.mainLogger = o.Collector, telemetry.WithThread(o.Logger, telemetry.InputProcess, "MainThread")
 	f.logger = telemetry.WithThread(o.Logger, telemetry.InputProcess, f.puller)
 	f.setupLogger = telemetry.WithThread(o.Logger, telemetry.InputProcess, setupThread(o.Collector, o.Source))
 	f.pageSize.top = resourcegraph.MaxTop
@@ -272,6 +278,7 @@ func (f *Fetcher) lead(ctx context.Context, kv keyValue, l *lease) {
 // active runs sessions until the lease is lost or stop closes. ctx is the lease's.
 func (f *Fetcher) active(ctx context.Context, stop <-chan struct{}, kv keyValue, l *lease) {
 	clock := &remoteClock{wall: f.wall}
+	f.begun.Do(f.sayInitialised)
 	f.logger.Warn("Waiting until setup will be executed")
 	setup := f.newSetup(stop, clock)
 	if !setup.ensure(ctx) {

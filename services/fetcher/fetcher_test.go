@@ -2,6 +2,7 @@ package fetcher
 
 import (
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -193,6 +194,33 @@ func noise(n int) []byte {
 	b := make([]byte, n)
 	_, _ = rand.NewChaCha8([32]byte{}).Read(b)
 	return b
+}
+
+// Rows without an id are told apart only by what they hold; where a mask makes that equal, each is kept nevertheless,
+// and once.
+func TestEqualDeadLettersOfDifferentRows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		for i := range 3 {
+			key := fmt.Sprintf("/nameless/%d", i)
+			w.alerts[key] = &alert{sub: "sub-1", start: time.Now().Add(-time.Minute), raw: fmt.Sprintf(`{"properties":{"n":%d}}`, i)}
+		}
+		w.put("/twice", time.Now().Add(-time.Minute)).err = errors.New("properties is a list")
+		r := w.start(t, func(o *Options) {
+			o.Service.Masker = maskFunc(func(dst, _ []byte) ([]byte, error) { return append(dst, `"masked"`...), nil })
+		})
+		w.settle(time.Hour)
+		r.halt(t)
+		w.with(func() {
+			names := map[string]bool{}
+			for _, d := range w.dead {
+				names[d.Subject()] = true
+			}
+			if len(names) != 4 || len(w.dead) != 4 {
+				t.Errorf("%d dead letters under %d names, want 4", len(w.dead), len(names))
+			}
+		})
+	})
 }
 
 func TestPoisonRowsDoNotBlock(t *testing.T) {

@@ -147,7 +147,8 @@ func (s *session) nullStarts(ctx context.Context) error {
 }
 
 // migrate claims everything anew under the configured deduplication mode: rows that are known under the
-// former one are claimed without being sent. While it runs, every read of this session does so too.
+// former one are claimed without being sent. While it runs, every read of this session does so too, and each page counts
+// as read when its claims are there.
 func (s *session) migrate(ctx context.Context) error {
 	s.logger.Info("The deduplication mode has changed: known records are claimed anew without being sent", "mode", s.service.Deduplication)
 	if !s.waitForFirstPull(ctx) || !s.waitForBackfill(ctx) {

@@ -116,6 +116,14 @@ func TestModeChangeClaimsKnownRowsWithoutSending(t *testing.T) {
 				r = w.start(t, mode(modes[1]))
 				w.settle(5 * time.Minute)
 				w.with(func() {
+					if w.checkpoint().Deduplication != modes[0] {
+						t.Error("the change counts as done and nothing is claimed")
+					}
+				})
+				stop := w.dedupRuns()
+				defer stop()
+				w.settle(5 * time.Minute)
+				w.with(func() {
 					if w.checkpoint().Deduplication != modes[1] || w.checkpoint().Generation != 1 {
 						t.Errorf("record %+v", w.checkpoint())
 					}

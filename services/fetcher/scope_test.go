@@ -1,8 +1,10 @@
 package fetcher
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -137,5 +139,28 @@ func TestBackfill(t *testing.T) {
 		})
 		w.notBelow(t, begin)
 		r.halt(t)
+	})
+}
+
+// slowSubscriptions is an Azure that does not answer which subscriptions are readable.
+type slowSubscriptions struct{ Graph }
+
+func (slowSubscriptions) Subscriptions(ctx context.Context, _, _ []string) ([]string, error) {
+	<-ctx.Done()
+	return nil, fmt.Errorf("asking Azure Resource Graph: %w", ctx.Err())
+}
+
+func TestAStopInTheCoverageCheckIsNoFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		r := w.start(t, nil)
+		w.settle(time.Minute) // the first record needs an answer
+		r.halt(t)
+		r = w.start(t, func(o *Options) { o.Graph = slowSubscriptions{o.Graph} })
+		w.settle(time.Minute)
+		r.halt(t)
+		if n := r.logs.count("ERROR"); n != 0 {
+			t.Errorf("%d errors:\n%s", n, strings.Join(r.logs.all(), "\n"))
+		}
 	})
 }

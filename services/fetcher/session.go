@@ -58,7 +58,7 @@ type session struct {
 	}
 	missing map[string]int // coverage checks in a row that missed a subscription; used by one goroutine
 
-	pullFailures, fillFailures, taskFailures, fullRaw, shortReads complaint
+	pullFailures, fillFailures, taskFailures, fullRaw, shortReads, slowClaims complaint
 }
 
 // unreadable is the error of a record that this program must not touch.

@@ -196,8 +196,8 @@ func named(err error, code int, reason string) error {
 	return setupError{known: fault.Setup(code, "%s", reason).WithHint(fault.Hint(err)), cause: err}
 }
 
-// passes says that a failed set-up may succeed without anybody mending anything: Azure or the network is in trouble.
-// Then half an hour would be a long time to miss alerts for.
+// passes says that a failed set-up may succeed without anybody mending anything here: Azure or the network is in trouble,
+// or a right is on its way. Then half an hour would be a long time to miss alerts for.
 func passes(err error) bool {
 	if errors.Is(err, resourcegraph.ErrTransient) {
 		return true
@@ -210,5 +210,7 @@ func passes(err error) bool {
 	if !errors.As(err, &known) {
 		return true // a deadline
 	}
-	return known.Type == fault.TypePull || known.Type == fault.TypeAPI && (known.Code == 429 || known.Code == 498)
+	// Of a refused right the principal's owner is told at once, and mends it or has mended it: an assignment takes
+	// minutes to be in force everywhere. Unlike a wrong secret, asking locks nobody out.
+	return known.Type == fault.TypePull || known.Type == fault.TypeAPI && (known.Code == 403 || known.Code == 429 || known.Code == 498)
 }

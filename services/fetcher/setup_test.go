@@ -23,7 +23,7 @@ func TestSetupIsRetried(t *testing.T) {
 		r := w.start(t, func(o *Options) { o.Service.Endpoint = "https://management.azure.com" })
 		w.settle(10 * time.Minute)
 		w.with(func() {
-			if n := len(w.queries); n < 3 || n > 5 {
+			if n := len(w.queries); n < 11 || n > 13 {
 				t.Errorf("%d tries in ten minutes", n)
 			}
 			if n := r.logs.count("SetupError [CODE:0102] reason: Failed to fetch data from https://management.azure.com. Source is not pullable."); n != 1 {
@@ -69,7 +69,7 @@ func TestWaitsBetweenSetups(t *testing.T) {
 		err  error
 		want []int
 	}{
-		"no right":          {forbidden, []int{5, 25, 125, 625, 1800, 1800}},
+		"no right":          {forbidden, []int{5, 25, 60, 60, 60, 60}},
 		"a fault of Azure":  {fault.API(498, "Error during API call to x"), []int{5, 25, 60, 60, 60, 60}},
 		"no answer":         {fault.Pull(301, "No answer from x."), []int{5, 25, 60, 60, 60, 60}},
 		"a wrong secret":    {fault.Setup(101, "Failed to fetch OAuth token from x."), []int{5, 25, 125, 625, 1800, 1800}},

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"defenderiot/pkg/fault"
 	"defenderiot/proto"
 )
 
@@ -30,6 +31,9 @@ func (f *Fetcher) readable(ctx context.Context, stop <-chan struct{}) ([]string,
 			}
 			return err
 		})
+		if err != nil && stopped(stop) {
+			return nil, fault.ShuttingDown(err) // the stop has cut it off, which is no trouble of Azure's
+		}
 		if err != nil {
 			return nil, fmt.Errorf("list the readable subscriptions: %w", err)
 		}

@@ -1,7 +1,10 @@
 package sender
 
 import (
+	"bytes"
+	"context"
 	"fmt"
+	"log/slog"
 	"sync"
 
 	"defenderiot/pkg/config"
@@ -101,6 +104,9 @@ func (l *lane) pack(frames []byte) []byte {
 	l.packed = packed[:0]
 	if cap(packed) > maxKept {
 		l.packed = nil
+	}
+	if log := l.output.logger; log.Enabled(context.Background(), slog.LevelDebug) {
+		log.Debug(fmt.Sprintf("Buffer flushed - Number of items/bytes sent: %d/%d", bytes.Count(frames, []byte("\n")), len(packed)))
 	}
 	return packed
 }

@@ -54,13 +54,15 @@ type internal struct {
 	pull *bus.Pull
 	conn *devo.Conn
 	used time.Time
+
+	logger *slog.Logger
 }
 
 func newInternal(o Options, s OutputSettings, sent metric.Int64Counter) *internal {
 	logger := telemetry.WithThread(telemetry.Uncopied(o.Logger), "OutputProcess", s.senderName(internalService, 0))
 	quiet := telemetry.IncidentLevel(slog.LevelWarn)
 	return &internal{
-		settings: s, bus: o.Bus, tally: &tally{}, sent: sent,
+		logger: logger, settings: s, bus: o.Bus, tally: &tally{}, sent: sent,
 		label:    metric.WithAttributeSet(attribute.NewSet(attribute.String("output", s.Name))),
 		delivery: telemetry.NewIncident(logger, fmt.Sprintf("delivery of the collector's own log lines to %s (%s)", s.Name, s.Endpoint), quiet),
 		trouble:  telemetry.NewIncident(logger, "taking the collector's own log lines for output "+s.Name, quiet),
@@ -108,7 +110,8 @@ func (n *internal) step(ctx context.Context) bool {
 	}
 	n.trouble.Resolve()
 	if len(msgs) == 0 {
-		if n.conn != nil && time.Since(n.used) > internalIdle {
+		if idle := time.Since(n.used); n.conn != nil && idle > internalIdle {
+			n.logger.Info(fmt.Sprintf("This sender has not been used for %d seconds, it will be closed and destroyed", int(idle.Seconds())))
 			n.hangUp()
 		}
 		return true

@@ -64,12 +64,17 @@ func (m *monitor) thread(name string) *slog.Logger {
 
 // begin says what there is.
 func (m *monitor) begin() {
+	main := m.thread("MainThread")
+	for i := range m.senders {
+		main.Info(m.settings.senderName(m.service, i) + " -> Starting thread")
+	}
+	main.Info(fmt.Sprintf("%s -> Starting thread (every %d seconds)", m.settings.monitorName(m.service), int(m.settings.StatisticsPeriod.Seconds())))
+	main.Info(m.settings.managerName(m.service) + " -> Starting thread")
 	for i := range m.senders {
 		if line := m.created(i); line != "" {
 			m.thread(m.settings.managerName(m.service)).Info(line)
 		}
 	}
-	m.thread(m.settings.monitorName(m.service)).Info(fmt.Sprintf("Starting thread (every %d seconds)", int(m.settings.StatisticsPeriod.Seconds())))
 }
 
 // created is the line about one connection's settings; "" for a console, which has none.
@@ -116,6 +121,7 @@ func (m *monitor) report(ctx context.Context, now time.Time) {
 		logger.Info(line)
 	}
 	m.thread(m.settings.senderName(m.service, 0)).Info(consumedLine(s.part.written, now.Sub(m.since)))
+	m.thread(m.service.consumerName()).Info(settledLine(s.part, now.Sub(m.since)))
 	if m.service == standardService {
 		if m.settings.Console != nil || m.settings.Endpoint.Kind == devo.TLS {
 			// The outputs that have a lookup service in the known collector; here no lookup data exists.

@@ -54,7 +54,7 @@ type output struct {
 }
 
 func newOutput(o Options, s OutputSettings, m *metrics) *output {
-	logger := telemetry.WithThread(o.Logger, "OutputProcess", fmt.Sprintf("DevoSender(standard_senders,%s)", s.Name))
+	logger := telemetry.WithThread(o.Logger, "OutputProcess", s.managerName(standardService))
 	l := ledger.Open(o.Bus, s.Name, o.Instance)
 	s.Endpoint.Keyring = new(devo.Keyring)
 	return &output{

@@ -45,6 +45,11 @@ func (s OutputSettings) monitorName(of service) string {
 	return fmt.Sprintf("%sManagerMonitor(%s,%s)", class, of.group, s.Name)
 }
 
+// consumerName is OutputStandardConsumer(standard_senders_consumer_0).
+func (s service) consumerName() string {
+	return fmt.Sprintf("Output%sConsumer(%s_consumer_0)", s.title, s.group)
+}
+
 // statistics is one report of a service.
 type statistics struct {
 	waiting int64   // on the bus, not taken
@@ -92,4 +97,9 @@ func messagesLine(title string, total, part int64, since time.Time, took time.Du
 func consumedLine(written int64, took time.Duration) string {
 	rate := float64(written) / max(took.Seconds(), 1e-6)
 	return fmt.Sprintf("Consumed messages: %d messages (%.5f seconds) => %d msg/sec", written, took.Seconds(), int64(rate))
+}
+
+// settledLine is what one period brought to its end: the consumer's messages, confirmed, and their bytes.
+func settledLine(part sums, took time.Duration) string {
+	return fmt.Sprintf("Consumed messages: %d, total_bytes: %d (%.6f seconds)", part.sent, part.bytes, took.Seconds())
 }

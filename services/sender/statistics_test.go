@@ -1,11 +1,14 @@
 package sender
 
 import (
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
 
+	"defenderiot/pkg/bus/bustest"
 	"defenderiot/pkg/devo"
+	"defenderiot/pkg/telemetry"
 )
 
 var reportSince = time.Date(2023, 1, 10, 17, 9, 16, 116_750_900, time.FixedZone("CET", 3600))
@@ -47,6 +50,36 @@ Internal - Total number of messages: 44 messages/bytes sent since "2023-01-10T16
 	const consumed = `Consumed messages: 120 messages (60.01385 seconds) => 1 msg/sec`
 	if got := consumedLine(120, 60013850*time.Microsecond); got != consumed {
 		t.Errorf("got %s", got)
+	}
+}
+
+func TestConsumerLine(t *testing.T) {
+	if got := internalService.consumerName(); got != "OutputInternalConsumer(internal_senders_consumer_0)" {
+		t.Errorf("got %s", got)
+	}
+	const want = `Consumed messages: 46, total_bytes: 31344 (60.015806 seconds)`
+	if got := settledLine(sums{sent: 46, bytes: 31344}, 60_015_806*time.Microsecond); got != want {
+		t.Errorf("got %s", got)
+	}
+}
+
+func TestLinesOfTheStart(t *testing.T) {
+	out := &bustest.Log{}
+	logger, err := telemetry.NewLogger(out, telemetry.FormatText, slog.LevelInfo)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &monitor{service: standardService, instance: "vm-1", senders: 2, root: logger, settings: OutputSettings{Name: "devo_1", StatisticsPeriod: 300 * time.Second}}
+	m.begin()
+	for i, want := range []string{
+		" INFO OutputProcess::MainThread -> DevoSender(standard_senders,devo_sender_0) -> Starting thread",
+		" INFO OutputProcess::MainThread -> DevoSender(standard_senders,devo_sender_1) -> Starting thread",
+		" INFO OutputProcess::MainThread -> DevoSenderManagerMonitor(standard_senders,devo_1) -> Starting thread (every 300 seconds)",
+		" INFO OutputProcess::MainThread -> DevoSenderManager(standard_senders,manager,devo_1) -> Starting thread",
+	} {
+		if got := strings.Split(out.String(), "\n")[i]; !strings.HasSuffix(got, want) {
+			t.Errorf("got %s, want %s", got, want)
+		}
 	}
 }
 

@@ -70,6 +70,23 @@ func (p *program) input() string {
 // slowPulls makes each start pull once and read all alerts.
 var slowPulls = []string{"request_period_in_seconds: 1\n        overlap_in_minutes: 1\n", "request_period_in_seconds: 600\n        overlap_in_minutes: 1440\n"}
 
+// startAndStop are the known lines of the other two processes, each once in a run; their order is not the same each time.
+var startAndStop = []string{
+	`MainProcess::MainThread -> Loading configuration using the following files: \{"full_config": "[^"]+", "job_config_loc": null, "collector_config_loc": null\}`,
+	`MainProcess::MainThread -> Results of validation of config files parameters: \{"config": "/[^"]+", "config_validated": True, .*\}`,
+	`MainProcess::MainThread -> Build time: "[^"]+", OS: "[^"]+", collector\(name:version\): "simulated_collector:[^"]+", owner: "[^"]+", started at: "[^"]+"`,
+	`MainProcess::MainThread -> OutputProcess - Starting thread \(executing_period=300s\)`,
+	`OutputProcess::MainThread -> Process started`,
+	`OutputProcess::MainThread -> DevoSender\(standard_senders,devo_sender_0\) -> Starting thread`,
+	`OutputProcess::MainThread -> DevoSenderManagerMonitor\(standard_senders,[a-z_0-9]+\) -> Starting thread \(every \d+ seconds\)`,
+	`OutputProcess::MainThread -> DevoSenderManager\(standard_senders,manager,[a-z_0-9]+\) -> Starting thread`,
+	`OutputProcess::DevoSenderManager\(standard_senders,manager,[a-z_0-9]+\) -> Created a sender: \{"name": "DevoSender\(standard_senders,devo_sender_0\)", "url": "[^"]+", .*\}, hostname: "[^"]+", session_id: "[^"]+"`,
+	`MainProcess::MainThread -> Received the "[A-Z][a-z]+" system signal \(code: \d+\), all the processes will be gracefully stopped`,
+	`MainProcess::CollectorThread -> The graceful shutdown notification will be sent`,
+	`MainProcess::MainThread -> Finalizing the whole collector`,
+	`MainProcess::MainThread -> \[EXIT\] Process "MainProcess" completely terminated \(elapsed time since the system signal was received: \d+\.\d{3}s\)`,
+}
+
 // The log of the input is the known one to the letter: at a first run, at a second, and after the start time was
 // changed.
 func TestLog(t *testing.T) {
@@ -82,6 +99,11 @@ func TestLog(t *testing.T) {
 		w.confirmed()
 		p.stop()
 		golden(t, name, p.input())
+		for _, line := range startAndStop {
+			if n := len(regexp.MustCompile("(?m)^\\d{4}-\\d\\d-\\d\\dT\\d\\d:\\d\\d:\\d\\d\\.\\d{3} +(INFO|WARNING) "+line+"$").FindAllString(p.Log.String(), -1)); n != 1 {
+				t.Errorf("%s: %d lines of %s", name, n, line)
+			}
+		}
 	}
 	once("first-run.log")
 	once("second-run.log")
