@@ -13,7 +13,7 @@ export GOFLAGS := $(GOFLAGS) -buildvcs=false
 # What the compiler optimises for: where the programs spent their time in the benchmark.
 PROFILE  := services/collector/cmd/bench/programs.pprof
 
-.PHONY: build test race lint fuzz bench bench-peers profile e2e receivers-test demo images compose-valid compose-test clean
+.PHONY: build test race lint fuzz bench bench-peers profile e2e fault fault-soak receivers-test demo images compose-valid compose-test clean
 
 ## build: static binaries in bin/
 # One go build for all of them: their links run side by side.
@@ -63,6 +63,18 @@ profile: build
 ## e2e: the real binaries against the simulator, with kill -9 and broken connections
 e2e:
 	@go test -tags e2e -timeout 15m -count 1 ./services/collector/e2e
+
+## fault: every fault of the e2e tests, with the table of what arrived
+FAULTS := Killed|Stopped|Paused|Standby|Endpoint|Azure|Setup|Tokens|OddRows|Separate|Soak
+fault:
+	@go test -tags e2e -timeout 20m -count 1 -v -run '^Test.*($(FAULTS))' ./services/collector/e2e
+
+## fault-soak: all faults at random for DURATION, by SEED
+DURATION ?= 30m
+SEED     ?= $(shell date +%s)
+fault-soak:
+	@echo "seed $(SEED)"
+	@go test -tags e2e -timeout 0 -count 1 -v -run '^TestSoak$$' ./services/collector/e2e -soak $(DURATION) -seed $(SEED) -rate 130
 
 ## receivers-test: delivery into rsyslog and syslog-ng of Debian, unpacked into bin/receivers
 receivers-test:

@@ -12,7 +12,8 @@ type account struct {
 	created, arrived, missing, repeats int
 	resent                             uint64 // counted by the collector as possibly resent
 	cut                                int64  // tails of frames at the endpoint
-	breaks                             int
+	breaks, kills                      int
+	peak                               int64 // bytes, of the processes that were there to the end
 	recovered                          time.Duration
 }
 
@@ -27,7 +28,7 @@ func (w *world) settle(recovered time.Duration) account {
 	w.t.Helper()
 	w.arrived()
 	s := w.confirmed()
-	a := account{missing: len(w.sim.Missing()), resent: *s.Outputs[outputName].Resent, breaks: w.breaks, recovered: recovered}
+	a := account{missing: len(w.sim.Missing()), resent: *s.Outputs[outputName].Resent, breaks: w.breaks, kills: w.kills, recovered: recovered}
 	ids := map[string]bool{}
 	for _, row := range w.sim.Graph.Rows() {
 		if id := row.ID(); id != "" {
@@ -53,6 +54,15 @@ func (w *world) settle(recovered time.Duration) account {
 	if a.resent > uint64(a.breaks)*unconfirmedBound {
 		w.t.Errorf("%d alerts are counted as possibly resent, more than %d for each of %d breaks", a.resent, unconfirmedBound, a.breaks)
 	}
+	if recovered > recoveryBound {
+		w.t.Errorf("alerts flowed again after %v, later than %v", recovered, recoveryBound)
+	}
+	for _, p := range w.programs {
+		if p.Running() && p.Name != natsProgram {
+			a.peak = max(a.peak, p.memory(a.created))
+		}
+	}
+	w.enter(a)
 	if n := *s.DeadLetters; n != 0 {
 		w.t.Logf("dead letters: %d", n)
 	}

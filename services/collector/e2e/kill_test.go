@@ -14,8 +14,9 @@ import (
 // killAt runs the one process until it is killed at its n-th arrival at a point.
 func (w *world) killAt(point string, n int) {
 	w.t.Helper()
-	p := start(w.t, w.dir, killableProgram, []string{fmt.Sprintf("COLLECTOR_KILL_AT=%s:%d", point, n)}, "run", "--config", "config.yaml")
+	p := w.with([]string{fmt.Sprintf("COLLECTOR_KILL_AT=%s:%d", point, n)}, killableProgram, "run", "--config", "config.yaml")
 	p.killed()
+	w.kills++
 	w.breaks++
 }
 
@@ -31,9 +32,9 @@ func TestKilledBetweenDurableSteps(t *testing.T) {
 		faultpoint.LedgerWritten, faultpoint.FramesWritten, faultpoint.LedgerConfirmed, faultpoint.OutputSettled,
 	} {
 		w.killAt(point, 1+i%3)
-		p := start(t, w.dir, killableProgram, nil, "run", "--config", "config.yaml")
+		p := w.start(killableProgram, "run")
 		slowest = max(slowest, w.flows())
-		p.Kill() // anywhere
+		w.kill(p) // anywhere
 		w.breaks++
 	}
 	p := w.run()

@@ -49,7 +49,9 @@ func run(m *testing.M) int {
 			return 1
 		}
 	}
-	return m.Run()
+	code := m.Run()
+	printTable(os.Stdout)
+	return code
 }
 
 // build makes every program once.

@@ -57,7 +57,7 @@ accounts {
 	}
 	return func() *program {
 		w.t.Helper()
-		p := start(w.t, w.dir, natsProgram, nil, "-c", path)
+		p := w.with(nil, natsProgram, "-c", path)
 		p.says("Server is ready")
 		return p
 	}
@@ -77,7 +77,7 @@ func TestSeparatePrograms(t *testing.T) {
 		case fetcherProgram, dedupProgram:
 			services[name] = w.start(name)
 		default:
-			services[name] = start(t, w.dir, senderProgram, nil, "--config", name+".yaml")
+			services[name] = w.with(nil, senderProgram, "--config", name+".yaml")
 		}
 	}
 	names := []string{fetcherProgram, dedupProgram, "sender-1", "sender-2"}
@@ -108,7 +108,7 @@ func TestSeparatePrograms(t *testing.T) {
 
 	var slowest time.Duration
 	for _, name := range names {
-		services[name].Kill()
+		w.kill(services[name])
 		if strings.HasPrefix(name, senderProgram) {
 			w.breaks++
 			w.flows() // the other one goes on
@@ -116,7 +116,7 @@ func TestSeparatePrograms(t *testing.T) {
 		run(name)
 		slowest = max(slowest, w.flows())
 	}
-	for _, fail := range []func(*program){(*program).stopServer, func(p *program) { p.Kill() }} {
+	for _, fail := range []func(*program){(*program).stopServer, w.kill} {
 		fail(nats)
 		w.breaks++
 		nats = server()

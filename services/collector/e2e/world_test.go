@@ -28,7 +28,8 @@ type world struct {
 	sim *simulator.Simulator
 	dir string
 	// breaks counts kills and broken connections: each may put up to unconfirmedBound alerts in doubt.
-	breaks int
+	breaks, kills int
+	programs      []*program // all that were started
 }
 
 // newWorld makes one; edits change the text of the configuration, as pairs of old and new.
@@ -84,7 +85,21 @@ func (w *world) configure(edits ...string) {
 // start runs a program on the world's configuration.
 func (w *world) start(name string, args ...string) *program {
 	w.t.Helper()
-	return start(w.t, w.dir, name, nil, append(args, "--config", "config.yaml")...)
+	return w.with(nil, name, append(args, "--config", "config.yaml")...)
+}
+
+// with runs a program with additions to its environment, and nothing added to its arguments.
+func (w *world) with(environment []string, name string, args ...string) *program {
+	w.t.Helper()
+	p := start(w.t, w.dir, name, environment, args...)
+	w.programs = append(w.programs, p)
+	return p
+}
+
+// kill ends a process of the world at whatever instruction it is.
+func (w *world) kill(p *program) {
+	p.Kill()
+	w.kills++
 }
 
 // run starts the one process.
