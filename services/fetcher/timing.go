@@ -22,6 +22,6 @@ func defaultTiming() timing {
 		lookback: 30 * time.Minute, nullStarts: 10 * time.Minute, coverage: time.Hour, sweep: 24 * time.Hour,
 		sweepDepth: 90 * 24 * time.Hour, purgeAfter: 24 * time.Hour, recordRetry: time.Minute,
 		behind: 48 * time.Hour, window: 24 * time.Hour,
-		setupBase: 5 * time.Second, setupPassing: time.Minute, setupMost: 1800 * time.Second, setupLook: 5 * time.Second,
+		setupBase: 5 * time.Second, setupPassing: 25 * time.Second, setupMost: 1800 * time.Second, setupLook: 5 * time.Second,
 	}
 }
