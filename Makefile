@@ -60,21 +60,28 @@ profile: build
 	@go run ./services/collector/cmd/bench -profiles .bench -only source
 	@go tool pprof -proto .bench/pipeline.pprof .bench/source.pprof >$(PROFILE).new && mv $(PROFILE).new $(PROFILE)
 
-## e2e: the real binaries against the simulator, with kill -9 and broken connections
+## e2e: the real binaries against the simulator, with kill -9 and broken connections; the table is what each fault has cost
+E2E := E2E_TABLE=$(CURDIR)/bin/faults.txt go test -tags e2e -count 1 ./services/collector/e2e
 e2e:
-	@go test -tags e2e -timeout 15m -count 1 ./services/collector/e2e
+	@mkdir -p bin
+	@$(E2E) -timeout 15m
+	@cat bin/faults.txt
 
-## fault: every fault of the e2e tests, with the table of what arrived
+## fault: the fault tests among them
 FAULTS := Killed|Stopped|Paused|Standby|Endpoint|Azure|Setup|Tokens|OddRows|Separate|Soak
 fault:
-	@go test -tags e2e -timeout 20m -count 1 -v -run '^Test.*($(FAULTS))' ./services/collector/e2e
+	@mkdir -p bin
+	@$(E2E) -timeout 15m -run '^Test.*($(FAULTS))'
+	@cat bin/faults.txt
 
 ## fault-soak: all faults at random for DURATION, by SEED
 DURATION ?= 30m
 SEED     ?= $(shell date +%s)
 fault-soak:
+	@mkdir -p bin
 	@echo "seed $(SEED)"
-	@go test -tags e2e -timeout 0 -count 1 -v -run '^TestSoak$$' ./services/collector/e2e -soak $(DURATION) -seed $(SEED) -rate 130
+	@$(E2E) -timeout 0 -run '^TestSoak$$' -soak $(DURATION) -seed $(SEED) -rate 130
+	@cat bin/faults.txt
 
 ## receivers-test: delivery into rsyslog and syslog-ng of Debian, unpacked into bin/receivers
 receivers-test:

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # The container form, on the engine of this machine: first start, wrong files, scaling, a changed configuration, nats
 # away, down and up, demo, everything in one container. It prints what it counted, ends with 1 if one alert is missing
-# or came twice, and removes everything that it started. Needs docker, docker-compose (or docker compose), curl, jq, and
+# or came twice, and removes everything that it started. Needs docker, docker-compose (or docker compose), curl, jq, openssl, and
 # root, for files of other users.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../../.." && pwd)
 not_run() { echo "compose-test: NOT RUN: $*" >&2; exit 1; }
-for program in docker curl jq go; do command -v "$program" >/dev/null || not_run "there is no $program"; done
+for program in docker curl jq openssl go; do command -v "$program" >/dev/null || not_run "there is no $program"; done
 docker info >/dev/null 2>&1 || not_run "no docker engine answers; start it (systemctl start docker, or dockerd &), then: make compose-test"
 [ "$(id -u)" = 0 ] || not_run "it makes files of other users: run it as root"
 dc=(docker-compose)
@@ -34,19 +34,19 @@ clean() {
   trap - EXIT
   set +e
   if [ "$status" -ne 0 ]; then
-    [ ! -e "$work/embedded.log" ] || cat "$work/embedded.log"
+    for part in embedded team; do [ ! -e "$work/$part.log" ] || cat "$work/$part.log"; done
     echo "== failed; the last lines of all containers"
     here logs --no-color --tail 15 2>&1 | cut -c1-400 | tail -90
   fi
   stop
   docker rm -fv "one-$tag" "copy-$tag" >/dev/null 2>&1
   # By the projects' labels, whichever of the files made them.
-  for project in "$COMPOSE_PROJECT_NAME" "$COMPOSE_PROJECT_NAME-one"; do
+  for project in "$COMPOSE_PROJECT_NAME" "$COMPOSE_PROJECT_NAME-embedded" "$COMPOSE_PROJECT_NAME-team"; do
     docker ps -aq --filter "label=com.docker.compose.project=$project" | xargs -r docker rm -fv >/dev/null 2>&1
     docker network ls -q --filter "label=com.docker.compose.project=$project" | xargs -r docker network rm >/dev/null 2>&1
     docker volume ls -q --filter "label=com.docker.compose.project=$project" | xargs -r docker volume rm >/dev/null 2>&1
   done
-  for i in "${images[@]}"; do docker rmi -f "defender-iot-collector/$i:$tag" >/dev/null 2>&1; done
+  for i in "${images[@]}"; do docker rmi -f "defender-iot-collector/$i:$tag" "defender-iot-collector/$i:$tag-next" >/dev/null 2>&1; done
   "$root/deploy/test/compose/images.sh" remove "$work/images"
   rm -rf "$work"
   left=$( (docker ps -aq --filter "name=$tag"; docker network ls -q --filter "name=$tag"; docker volume ls -q --filter "name=$tag"; docker images -q "defender-iot-collector/*:$tag") | wc -l)
@@ -154,18 +154,23 @@ until_true "alerts through one sender" arrived 31100
 echo "back to one sender"
 exact
 
-# Beside the rest, which is mostly waiting: in a folder and a project of its own.
-(
-  trap stop EXIT
-  trap 'exit 1' INT TERM
-  pids=()
-  mkdir "$work/embedded"
-  work=$work/embedded
-  export COMPOSE_PROJECT_NAME=$COMPOSE_PROJECT_NAME-one
-  source "$root/deploy/test/compose/embedded.sh"
-) >"$work/embedded.log" 2>&1 &
-embedded=$!
-pids+=("$embedded")
+# beside runs a part beside the rest, which is mostly waiting: in a folder and a project of its own.
+declare -A parts
+beside() {
+  (
+    trap stop EXIT
+    trap 'exit 1' INT TERM
+    pids=()
+    mkdir "$work/$1"
+    work=$work/$1
+    export COMPOSE_PROJECT_NAME=$COMPOSE_PROJECT_NAME-$1
+    source "$root/deploy/test/compose/$1.sh"
+  ) >"$work/$1.log" 2>&1 &
+  parts[$1]=$!
+  pids+=("$!")
+}
+beside embedded
+beside team
 
 step "a changed configuration, and up again"
 sed -i 's/^inputs:/  console_1: {type: console}\ninputs:/' "$work/config/config.yaml"
@@ -220,8 +225,10 @@ echo "published by the demo: $published"
 exact
 here --profile demo down -v >/dev/null 2>&1
 
-status=0
-wait "$embedded" || status=$?
-cat "$work/embedded.log"
-[ "$status" = 0 ] || fail "one container"
+for part in "${!parts[@]}"; do
+  status=0
+  wait "${parts[$part]}" || status=$?
+  cat "$work/$part.log"
+  [ "$status" = 0 ] || fail "$part"
+done
 step "done"

@@ -51,6 +51,15 @@ func run(m *testing.M) int {
 	}
 	code := m.Run()
 	printTable(os.Stdout)
+	if path := os.Getenv("E2E_TABLE"); path != "" { // go test shows nothing of what passes
+		f, err := os.Create(path)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer f.Close()
+		printTable(f)
+	}
 	return code
 }
 
