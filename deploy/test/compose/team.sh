@@ -27,7 +27,6 @@ configure "$work/sim" 65532
 mkdir "$work/secrets" && chown 65532 "$work/secrets"
 docker run --rm -v "$work/secrets:/secrets" "defender-iot-collector/collector:$tag" nats-config --passwords /secrets >/dev/null || fail "the passwords"
 "$root/deploy/nats/certificates.sh" "$work/secrets" >/dev/null
-chown 65532 "$work/secrets"/*
 here up -d >"$work/up.log" 2>&1 || { tail -5 "$work/up.log"; fail "up"; }
 until_true "the alerts" arrived 100
 counted "up"
