@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 	_ "time/tzdata" // for TZ in an image that has no files of time zones
@@ -108,12 +109,23 @@ func (p *Process) Bound(ctx context.Context) (*bus.Bus, error) {
 	if err != nil {
 		return nil, err
 	}
-	waiting := func(missing string) { p.Logger.Warn("waiting for the bus", "missing", missing) }
+	var absent atomic.Pointer[string]
+	absent.Store(new("the bus"))
+	p.Telemetry.Ready("bus", func() error {
+		if missing := absent.Load(); missing != nil {
+			return fmt.Errorf("waiting for %s", *missing)
+		}
+		return b.Connected()
+	})
+	waiting := func(missing string) {
+		absent.Store(&missing)
+		p.Logger.Warn("waiting for the bus", "missing", missing)
+	}
 	if err := b.Wait(ctx, Topology(p.Config), waiting); err != nil {
 		_ = b.Close(context.WithoutCancel(ctx))
 		return nil, err
 	}
-	p.Telemetry.Ready("bus", b.Connected)
+	absent.Store(nil)
 	if p.Config.Bus.URL != "" && p.Config.Bus.Replicas == 1 {
 		WarnIfLazy(ctx, b, p.Logger)
 	}

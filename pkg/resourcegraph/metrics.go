@@ -34,8 +34,19 @@ func newMetrics(m metric.Meter) (*metrics, error) {
 	x.duration, errs[3] = m.Float64Histogram("resourcegraph.request.duration", metric.WithUnit("s"),
 		metric.WithDescription("From sending a request to the last byte of its answer."),
 		metric.WithExplicitBucketBoundaries(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60))
-	return &x, errors.Join(errs[:]...)
+	if err := errors.Join(errs[:]...); err != nil {
+		return nil, err
+	}
+	// Shown from 0 on: an alarm sees the first one, too.
+	x.throttled.Add(context.Background(), 0)
+	for _, o := range outcomes {
+		x.requests.Add(context.Background(), 0, metric.WithAttributes(attribute.String("outcome", o)))
+	}
+	return &x, nil
 }
+
+// outcomes are the values of the label of that name.
+var outcomes = []string{"ok", "throttled", "unauthorized", "forbidden", "rejected", "server_error", "no_answer", "canceled", "unexpected"}
 
 func (x *metrics) record(ctx context.Context, resp *http.Response, err error, took time.Duration) {
 	set := metric.WithAttributes(attribute.String("outcome", outcome(ctx, resp, err)))

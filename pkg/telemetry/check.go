@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // Ready adds a check to /readyz, which answers 200 if every check returns nil and 503 otherwise, with one
@@ -77,6 +79,24 @@ func (c *checks) serve(w http.ResponseWriter, _ *http.Request) {
 	w.WriteHeader(status)
 	// A caller that went away needs no answer.
 	_, _ = w.Write(body)
+}
+
+var readyMetric = prometheus.NewDesc("collector_ready", "1 if this part of the program can do its work, else 0: the lines of /readyz.", []string{"part"}, nil)
+
+// Describe and Collect show the checks on /metrics.
+func (c *checks) Describe(to chan<- *prometheus.Desc) { to <- readyMetric }
+
+func (c *checks) Collect(to chan<- prometheus.Metric) {
+	c.mu.Lock()
+	list := c.list
+	c.mu.Unlock()
+	for _, n := range list {
+		ready := 1.0
+		if n.run() != nil {
+			ready = 0
+		}
+		to <- prometheus.MustNewConstMetric(readyMetric, prometheus.GaugeValue, ready, n.name)
+	}
 }
 
 // run makes an error of a panic: a broken check is a failed one, with its reason in the answer.

@@ -50,6 +50,41 @@ func parseMemory(meminfo, statm string, page uint64) (Memory, error) {
 	return Memory{UsedPercent: 100 * (total - available) / total, RSS: resident * page, VMS: size * page}, nil
 }
 
+// MemoryLimit is the most memory that this process can get, in bytes: the limit of its control group (version 2, then 1,
+// as a container sees its own), else the machine's memory; 0 if neither is known, as on systems that are not Linux.
+func MemoryLimit() uint64 {
+	var limits []string
+	for _, path := range []string{"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"} {
+		if text, err := os.ReadFile(path); err == nil {
+			limits = append(limits, string(text))
+		}
+	}
+	machine, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return 0
+	}
+	return memoryLimit(limits, string(machine))
+}
+
+// memoryLimit takes the least of them: without a limit the one says "max", the other a number near 2^63.
+func memoryLimit(limits []string, meminfo string) uint64 {
+	total := uint64(0)
+	for line := range strings.Lines(meminfo) {
+		if rest, ok := strings.CutPrefix(line, "MemTotal:"); ok {
+			if fields := strings.Fields(rest); len(fields) > 0 {
+				kib, _ := strconv.ParseUint(fields[0], 10, 64) // 0: not known
+				total = kib << 10
+			}
+		}
+	}
+	for _, text := range limits {
+		if limit, err := strconv.ParseUint(strings.TrimSpace(text), 10, 64); err == nil && limit > 0 && (total == 0 || limit < total) {
+			total = limit
+		}
+	}
+	return total
+}
+
 // MemoryLine is the line that people search for.
 func MemoryLine(before, now Memory) string {
 	return fmt.Sprintf("[GC] global: %.1f%% -> %.1f%%, process: RSS(%s -> %s), VMS(%s -> %s)",

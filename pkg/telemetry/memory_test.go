@@ -38,3 +38,27 @@ func TestReadMemory(t *testing.T) {
 		t.Errorf("%+v, %v (pid %d)", m, err, os.Getpid())
 	}
 }
+
+func TestMemoryLimit(t *testing.T) {
+	const meminfo = "MemTotal:        8000000 kB\nMemFree:          100000 kB\n"
+	for name, tc := range map[string]struct {
+		limits  []string
+		meminfo string
+		want    uint64
+	}{
+		"a container's":        {[]string{"536870912\n"}, meminfo, 512 << 20},
+		"none":                 {nil, meminfo, 8000000 << 10},
+		"version 2 without":    {[]string{"max\n"}, meminfo, 8000000 << 10},
+		"version 1 without":    {[]string{"9223372036854771712\n"}, meminfo, 8000000 << 10},
+		"the least of two":     {[]string{"max\n", "1024\n"}, meminfo, 1024},
+		"nothing is known":     {[]string{"max\n"}, "", 0},
+		"only the container's": {[]string{"1024\n"}, "MemTotal:\n", 1024},
+	} {
+		if got := memoryLimit(tc.limits, tc.meminfo); got != tc.want {
+			t.Errorf("%s: %d, want %d", name, got, tc.want)
+		}
+	}
+	if got := MemoryLimit(); runtime.GOOS == "linux" && got < 1<<20 {
+		t.Errorf("this machine has %d bytes", got)
+	}
+}

@@ -51,7 +51,7 @@ func newResource(ctx context.Context, s Settings, logger *slog.Logger) (*resourc
 
 // newMetrics builds the meter provider and the registry that /metrics reads. The registry is private:
 // what libraries put in the default one does not appear.
-func newMetrics(res *resource.Resource) (*prometheus.Registry, *sdkmetric.MeterProvider, error) {
+func newMetrics(res *resource.Resource, ready *checks) (*prometheus.Registry, *sdkmetric.MeterProvider, error) {
 	registry := prometheus.NewRegistry()
 	version, commit, goVersion := BuildVersion()
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
@@ -62,6 +62,11 @@ func newMetrics(res *resource.Resource) (*prometheus.Registry, *sdkmetric.MeterP
 	build.Set(1)
 	for _, c := range []prometheus.Collector{
 		build,
+		ready,
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "collector_memory_limit_bytes",
+			Help: "The most memory that this process can get: its container's limit, else the machine's memory; 0 if neither is known.",
+		}, func() float64 { return float64(MemoryLimit()) }),
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	} {

@@ -249,3 +249,22 @@ func TestBuildVersion(t *testing.T) {
 		t.Errorf("got %q %q %q", version, commit, goVersion)
 	}
 }
+
+// The lines of /readyz are a metric, too, so that an alarm needs no second way to ask.
+func TestReadyIsAMetric(t *testing.T) {
+	tel := start(t, Settings{Service: "sender", Listen: ":0"})
+	tel.Ready("bus", func() error { return nil })
+	tel.Ready("sender", func() error { return errors.New("the endpoint is away") })
+	tel.Ready("broken", func() error { panic("x") })
+	got := map[string]float64{}
+	for _, m := range scrape(t, tel)["collector_ready"].GetMetric() {
+		got[labels(m)["part"]] = m.GetGauge().GetValue()
+	}
+	if len(got) != 3 || got["bus"] != 1 || got["sender"] != 0 || got["broken"] != 0 {
+		t.Errorf("%v", got)
+	}
+	tel.Ready("bus", nil)
+	if n := len(scrape(t, tel)["collector_ready"].GetMetric()); n != 2 {
+		t.Errorf("%d parts after one was removed", n)
+	}
+}

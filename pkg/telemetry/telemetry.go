@@ -129,7 +129,7 @@ func New(ctx context.Context, s Settings) (*Telemetry, error) {
 	if err != nil {
 		return nil, err
 	}
-	if t.registry, t.meters, err = newMetrics(res); err != nil {
+	if t.registry, t.meters, err = newMetrics(res, &t.ready); err != nil {
 		return nil, err
 	}
 	t.Meter = t.meters.Meter(scope)

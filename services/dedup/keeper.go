@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"time"
 
-	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 
 	"defenderiot/pkg/bus"
@@ -34,29 +33,27 @@ type Keeper struct {
 	topology bus.Topology
 	logger   *slog.Logger
 
-	trouble  *telemetry.Incident
-	full     *telemetry.Incident
-	rawAt    time.Time
-	fill     metric.Float64Gauge
-	deadSize metric.Int64Gauge
+	trouble *telemetry.Incident
+	full    *telemetry.Incident
+	rawAt   time.Time
+	figures figures
 }
 
 // NewKeeper makes the keeper of the topology.
 func NewKeeper(b *bus.Bus, t bus.Topology, logger *slog.Logger, m metric.Meter) (*Keeper, error) {
-	fill, err1 := m.Float64Gauge("collector_stream_fill_ratio", metric.WithDescription("Share of a stream's size limit that is in use."), metric.WithUnit("1"))
-	dead, err2 := m.Int64Gauge("collector_dead_letters", metric.WithDescription("Dead letters that wait for a decision."), metric.WithUnit("{alert}"))
-	return &Keeper{
-		bus: b, topology: t, logger: logger, fill: fill, deadSize: dead,
+	k := &Keeper{
+		bus: b, topology: t, logger: logger,
 		trouble: telemetry.NewIncident(logger, "purging settled messages"),
 		full:    telemetry.NewIncident(logger, "space in UNIQUE"),
-	}, errors.Join(err1, err2)
+	}
+	return k, k.figures.observe(m)
 }
 
 // Run keeps until ctx ends.
 func (k *Keeper) Run(ctx context.Context) error {
 	for pause(ctx, keeperPeriod) {
 		round, cancel := context.WithTimeout(ctx, time.Minute)
-		err := errors.Join(k.raw(round), k.unique(round), k.dead(round))
+		err := k.round(round)
 		cancel()
 		switch {
 		case ctx.Err() != nil:
@@ -69,13 +66,36 @@ func (k *Keeper) Run(ctx context.Context) error {
 	return nil
 }
 
+// round looks at everything once, so that its figures belong together, and purges.
+func (k *Keeper) round(ctx context.Context) error {
+	volumes := map[string]bus.Volume{}
+	var errs []error
+	for _, name := range bus.Streams() {
+		v, err := k.bus.Volume(ctx, name)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		volumes[name] = v
+	}
+	var outputs map[string]time.Duration
+	if unique, known := volumes[proto.StreamUnique]; known {
+		var err error
+		outputs, err = k.waiting(ctx, unique.LastSequence)
+		errs = append(errs, err)
+	}
+	errs = append(errs, k.raw(ctx), k.unique(ctx))
+	err := errors.Join(errs...)
+	k.figures.put(volumes, outputs, err == nil)
+	return err
+}
+
 func (k *Keeper) raw(ctx context.Context) error {
 	stream, err := k.bus.Stream(ctx, proto.StreamRaw)
 	if err != nil {
 		return err
 	}
 	state := stream.CachedInfo().State
-	k.fill.Record(ctx, float64(state.Bytes)/float64(k.topology.RawBytes), metric.WithAttributes(attribute.String("stream", proto.StreamRaw)))
 	consumer, err := stream.Consumer(ctx, proto.ConsumerDedup)
 	if err != nil {
 		return err
@@ -105,7 +125,6 @@ func (k *Keeper) unique(ctx context.Context) error {
 	}
 	state := stream.CachedInfo().State
 	fill := float64(state.Bytes) / float64(k.topology.UniqueBytes)
-	k.fill.Record(ctx, fill, metric.WithAttributes(attribute.String("stream", proto.StreamUnique)))
 	switch {
 	case fill >= alarmShare && floor < state.LastSeq:
 		k.full.Report(fmt.Errorf("UNIQUE is more than %.0f %% full and %s is behind; when it is full, all outputs wait", 100*alarmShare, slowest))
@@ -169,13 +188,4 @@ func (k *Keeper) settled(ctx context.Context) (floor uint64, slowest string, err
 		}
 	}
 	return floor, slowest, nil
-}
-
-func (k *Keeper) dead(ctx context.Context) error {
-	stream, err := k.bus.Stream(ctx, proto.StreamDead)
-	if err != nil {
-		return err
-	}
-	k.deadSize.Record(ctx, int64(stream.CachedInfo().State.Msgs))
-	return nil
 }

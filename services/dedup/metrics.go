@@ -1,6 +1,7 @@
 package dedup
 
 import (
+	"context"
 	"errors"
 
 	"github.com/nats-io/nats.go"
@@ -20,7 +21,9 @@ func newMetrics(m metric.Meter) (*metrics, error) {
 	var errs []error
 	counter := func(name, what string) metric.Int64Counter {
 		c, err := m.Int64Counter("collector_dedup_"+name, metric.WithDescription(what), metric.WithUnit("{alert}"))
-		errs = append(errs, err)
+		if errs = append(errs, err); err == nil {
+			c.Add(context.Background(), 0) // shown from 0 on: an alarm sees the first one, too
+		}
 		return c
 	}
 	out := &metrics{

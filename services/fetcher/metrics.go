@@ -3,6 +3,8 @@ package fetcher
 import (
 	"context"
 	"errors"
+	"slices"
+	"strconv"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -11,6 +13,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	tracenoop "go.opentelemetry.io/otel/trace/noop"
 
+	"defenderiot/pkg/fault"
 	"defenderiot/proto"
 )
 
@@ -22,7 +25,7 @@ type metrics struct {
 	dead, short, lost              metric.Int64Counter
 	failures, setupFailures        metric.Int64Counter
 	duration                       metric.Float64Histogram
-	position, lag                  metric.Float64Gauge
+	position, lag, answered        metric.Float64Gauge
 	unreadable, nullStarts, leader metric.Int64Gauge
 }
 
@@ -59,13 +62,51 @@ func newMetrics(meter metric.Meter, source proto.Source) (*metrics, error) {
 	m.setupFailures = counter("setup_failures_total", "Set-ups that failed.")
 	m.position = seconds("position_timestamp_seconds", "The record's position, seconds since the epoch.")
 	m.lag = seconds("lag_seconds", "Azure's time less the newest start seen, after each pull.")
+	m.answered = seconds("last_page_timestamp_seconds", "When Resource Graph last answered with a page, seconds since the epoch.")
 	m.unreadable = gauge("unreadable_subscriptions", "Configured subscriptions that cannot be read.")
 	m.nullStarts = gauge("rows_without_start", "Rows without a usable start time.")
 	m.leader = gauge("leader", "1 while this process holds the source's lease.")
 	var err error
 	m.duration, err = meter.Float64Histogram("collector_fetcher_pull_duration_seconds", metric.WithUnit("s"),
 		metric.WithDescription("Duration of a pull."), metric.WithExplicitBucketBoundaries(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800))
-	return m, errors.Join(append(errs, err)...)
+	if err := errors.Join(append(errs, err)...); err != nil {
+		return nil, err
+	}
+	// Shown from 0 on: an alarm sees the first one, too.
+	for _, c := range []metric.Int64Counter{m.dead, m.short, m.lost} {
+		c.Add(context.Background(), 0, m.labels)
+	}
+	for _, code := range append(failureCodes[:len(failureCodes):len(failureCodes)], 0) {
+		m.failed(m.failures, code, 0)
+		m.failed(m.setupFailures, code, 0)
+	}
+	return m, nil
+}
+
+// failureCodes are the codes of docs/errors.md that a set-up or a pull fails with; the label code has them and "other".
+var failureCodes = []int{101, 102, 301, 302, 401, 403, 429, 498}
+
+// fail counts a failure by its code.
+func (m *metrics) fail(counter metric.Int64Counter, err error) {
+	code := 0
+	var known *fault.Error
+	if errors.As(err, &known) {
+		code = known.Code
+	}
+	m.failed(counter, code, 1)
+}
+
+func (m *metrics) failed(counter metric.Int64Counter, code int, n int64) {
+	label := "other"
+	if slices.Contains(failureCodes, code) {
+		label = strconv.Itoa(code)
+	}
+	counter.Add(context.Background(), n, m.labels, metric.WithAttributes(attribute.String("code", label)))
+}
+
+// page notes that Azure has just answered.
+func (m *metrics) page() {
+	m.answered.Record(context.Background(), float64(time.Now().UnixMilli())/1000, m.labels)
 }
 
 func (m *metrics) at(position time.Time) {

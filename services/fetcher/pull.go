@@ -73,7 +73,7 @@ func (s *session) pullAll(ctx context.Context, group *errgroup.Group) error {
 		}
 		wait := s.service.Period - elapsed
 		if err != nil {
-			s.metrics.failures.Add(ctx, 1, s.metrics.labels)
+			s.metrics.fail(s.metrics.failures, err)
 			s.pullFailed(err)
 			if d, ok := fault.Delay(err); ok {
 				wait = d

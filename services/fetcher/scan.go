@@ -309,6 +309,7 @@ func (s *session) page(ctx context.Context, p *pull, req request, token string) 
 			s.pageSize.succeeded(top)
 			s.clock.observe(page.Date)
 			p.received.Add(int64(len(page.Rows)))
+			s.metrics.page()
 			s.metrics.rows.Add(ctx, int64(len(page.Rows)), s.metrics.labels)
 			return page, nil
 		case errors.Is(err, resourcegraph.ErrPayloadTooLarge) && top > 1:

@@ -74,7 +74,7 @@ func (u *setup) ensure(ctx context.Context) bool {
 			return false
 		}
 		u.setReady(err)
-		u.metrics.setupFailures.Add(ctx, 1, u.metrics.labels)
+		u.metrics.fail(u.metrics.setupFailures, err)
 		u.failures.raiseNamed(u.setupLogger, slog.LevelError, setupFailed, err)
 		d := u.wait(n, err)
 		u.setupLogger.Info(fmt.Sprintf("Retrying collector setup: %d/∞", n), telemetry.Fields("retry", n))

@@ -2,6 +2,9 @@ package fetcher
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,6 +15,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
 	"defenderiot/pkg/bus"
+	"defenderiot/pkg/fault"
 	"defenderiot/proto"
 )
 
@@ -52,8 +56,12 @@ func TestMetricsAndTraces(t *testing.T) {
 			switch d := m.Data.(type) {
 			case metricdata.Sum[int64]:
 				got[m.Name] = float64(d.DataPoints[0].Value)
-				if n := d.DataPoints[0].Attributes.Len(); len(d.DataPoints) != 1 || n != 2 {
-					t.Errorf("%s has %d points with %d labels", m.Name, len(d.DataPoints), n)
+				points, labels := 1, 2
+				if strings.HasSuffix(m.Name, "_failures_total") {
+					points, labels = len(failureCodes)+1, 3 // shown from 0 on
+				}
+				if n := d.DataPoints[0].Attributes.Len(); len(d.DataPoints) != points || n != labels {
+					t.Errorf("%s has %d points with %d labels, want %d and %d", m.Name, len(d.DataPoints), n, points, labels)
 				}
 			case metricdata.Gauge[int64]:
 				got[m.Name] = float64(d.DataPoints[0].Value)
@@ -74,7 +82,7 @@ func TestMetricsAndTraces(t *testing.T) {
 			t.Errorf("%s is %v, want %v", name, v, want)
 		}
 	}
-	for _, name := range []string{"rows_total", "duplicates_total", "pages_total", "pull_duration_seconds", "position_timestamp_seconds", "lag_seconds"} {
+	for _, name := range []string{"rows_total", "duplicates_total", "pages_total", "pull_duration_seconds", "position_timestamp_seconds", "lag_seconds", "last_page_timestamp_seconds"} {
 		if got["collector_fetcher_"+name] <= 0 {
 			t.Errorf("%s is %v", name, got["collector_fetcher_"+name])
 		}
@@ -82,5 +90,37 @@ func TestMetricsAndTraces(t *testing.T) {
 	// Two pages of rows and the null starts, each under a trace of its own.
 	if len(parents) != 3 || len(spans.Ended()) < 3 {
 		t.Errorf("%d traces in RAW, %d spans", len(parents), len(spans.Ended()))
+	}
+}
+
+// A failure counts under its code if docs/errors.md has it, else under "other": whatever Azure answers, the label stays
+// bounded.
+func TestFailuresByCode(t *testing.T) {
+	reader := sdkmetric.NewManualReader()
+	m, err := newMetrics(sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader)).Meter("test"), proto.Source{Input: "i", Service: "s"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, err := range []error{fault.API(401, "x"), fmt.Errorf("behind: %w", fault.API(401, "x")), fault.API(418, "x"), fault.Pull(302, "x"), errors.New("none")} {
+		m.fail(m.failures, err)
+	}
+	var data metricdata.ResourceMetrics
+	if err := reader.Collect(context.Background(), &data); err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]int64{}
+	for _, scope := range data.ScopeMetrics {
+		for _, metric := range scope.Metrics {
+			if metric.Name != "collector_fetcher_pull_failures_total" {
+				continue
+			}
+			for _, p := range metric.Data.(metricdata.Sum[int64]).DataPoints {
+				code, _ := p.Attributes.Value("code")
+				got[code.AsString()] = p.Value
+			}
+		}
+	}
+	if len(got) != len(failureCodes)+1 || got["401"] != 2 || got["302"] != 1 || got["other"] != 2 || got["403"] != 0 {
+		t.Errorf("%v", got)
 	}
 }

@@ -1,6 +1,7 @@
 package sender
 
 import (
+	"context"
 	"errors"
 
 	"go.opentelemetry.io/otel/metric"
@@ -10,7 +11,7 @@ import (
 
 type metrics struct {
 	confirmed, replayed, resent, dead, rotations, answers, unclean, newer, internal metric.Int64Counter
-	pending, unconfirmed                                                            metric.Int64Gauge
+	pending, unconfirmed, reachable, unproved                                       metric.Int64Gauge
 	latency                                                                         metric.Float64Histogram
 	expiry                                                                          metric.Float64Gauge
 }
@@ -22,8 +23,8 @@ func newMetrics(m metric.Meter) (*metrics, error) {
 		errs = append(errs, err)
 		return c
 	}
-	gauge := func(name, what string) metric.Int64Gauge {
-		g, err := m.Int64Gauge("collector_sender_"+name, metric.WithDescription(what), metric.WithUnit("{alert}"))
+	gauge := func(name, what, unit string) metric.Int64Gauge {
+		g, err := m.Int64Gauge("collector_sender_"+name, metric.WithDescription(what), metric.WithUnit(unit))
 		errs = append(errs, err)
 		return g
 	}
@@ -44,10 +45,26 @@ func newMetrics(m metric.Meter) (*metrics, error) {
 		unclean:     counter("unclean", "Connections that ended without a confirmation.", "{connection}"),
 		newer:       counter("newer_version", "Deliveries that only a newer program can read; they wait in UNIQUE.", "{alert}"),
 		internal:    counter("internal_sent", "Of the collector's own log lines and metric messages, those that the output's TCP has acknowledged.", "{line}"),
-		pending:     gauge("pending", "Alerts in UNIQUE that the output has not confirmed."),
-		unconfirmed: gauge("unconfirmed", "Alerts in this process's hands that are not confirmed."),
+		pending:     gauge("pending", "Alerts in UNIQUE that the output has not confirmed.", "{alert}"),
+		unconfirmed: gauge("unconfirmed", "Alerts in this process's hands that are not confirmed.", "{alert}"),
+		reachable:   gauge("reachable", "1 while the output's endpoint could be reached when it was last tried, else 0.", ""),
+		unproved:    gauge("unproved", "1 while the endpoint answers no half-close, so that delivery cannot be proved, else 0.", ""),
 		latency:     latency,
 		expiry:      expiry,
 	}
 	return out, errors.Join(errs...)
+}
+
+// begin shows an output's counters from 0 on: one that appears with its first event has no rise for an alarm to see.
+func (m *metrics) begin(label metric.MeasurementOption) {
+	for _, c := range []metric.Int64Counter{m.confirmed, m.resent, m.dead, m.rotations, m.unclean, m.newer} {
+		c.Add(context.Background(), 0, label)
+	}
+}
+
+func flag(is bool) int64 {
+	if is {
+		return 1
+	}
+	return 0
 }

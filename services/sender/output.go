@@ -178,9 +178,9 @@ func (o *output) reachable() error {
 
 // monitor publishes what only the bus knows, and keeps the ledger's record alive.
 func (o *output) monitor(ctx context.Context) {
+	o.metrics.begin(o.label)
 	var touched time.Time
-	for pause(ctx, monitorPeriod) {
-		o.metrics.unconfirmed.Record(ctx, int64(o.inflight.len()), o.label)
+	for o.gauge(ctx); pause(ctx, monitorPeriod); o.gauge(ctx) {
 		consumer, err := o.bus.Consumer(ctx, proto.StreamUnique, proto.OutputConsumer(o.settings.Name))
 		if err != nil {
 			continue // the lanes say so
@@ -197,6 +197,13 @@ func (o *output) monitor(ctx context.Context) {
 		}
 		cancel()
 	}
+}
+
+// gauge publishes what this process knows by itself.
+func (o *output) gauge(ctx context.Context) {
+	o.metrics.reachable.Record(ctx, flag(o.reachable() == nil), o.label)
+	o.metrics.unproved.Record(ctx, flag(o.proof.isUnproved()), o.label)
+	o.metrics.unconfirmed.Record(ctx, int64(o.inflight.len()), o.label)
 }
 
 func pause(ctx context.Context, d time.Duration) bool {

@@ -50,13 +50,19 @@ mend() {
   echo "mended by: $1"
   (cd "$work" && bash -c "$1")
 }
+# mend_named does so with all that a log has named and that is not mended yet: an error is logged once.
+mend_named() {
+  local hint
+  while read -r hint; do
+    [ "$(stat -c %u "$work/${hint##* }")" = 65532 ] || mend "$hint"
+  done < <(grep -o "chown [-R ]*[0-9][0-9]* [^ ,\"]*" | sort -u)
+}
 # mend_until_read does so until the services can read every certificate; they try again by themselves.
 mend_until_read() {
-  local hint end=$((SECONDS + 240))
+  local end=$((SECONDS + 240))
   while [ -n "$(find "$work/certs" -type f -uid 0 ! -name azure-ca.crt)" ]; do
     [ $SECONDS -lt $end ] || fail "no command for $(find "$work/certs" -type f -uid 0 ! -name azure-ca.crt)"
-    hint=$(here logs --no-color --tail 8 "$@" 2>&1 | hinted)
-    [ -z "$hint" ] || [ "$(stat -c %u "$work/${hint##* }")" = 65532 ] || mend "$hint"
+    mend_named < <(here logs --no-color "$@" 2>&1)
     sleep 0.5
   done
 }

@@ -33,16 +33,10 @@ configure "$work/two" 0:0
 mkdir "$work/state" && chmod 0700 "$work/state"
 export STATE=./state
 here up -d >/dev/null 2>&1
-end=$((SECONDS + 240)) last=
+end=$((SECONDS + 240))
 until arrived 100; do
   [ $SECONDS -lt $end ] || fail "gave up waiting for the alerts"
-  line=$(docker logs --tail 8 "$(container collector)" 2>&1 | grep -E "uid 65532|user id 65532" | tail -1 || true)
-  hint=$(echo "$line" | hinted)
-  if [ -n "$hint" ] && [ "$hint" != "$last" ]; then
-    echo "$line" | cut -c1-220
-    mend "$hint"
-    last=$hint
-  fi
+  mend_named < <(docker logs "$(container collector)" 2>&1)
   sleep 0.5
 done
 [ "$(stat -c %u "$work/state")" = 65532 ] || fail "nothing said whose the state must be"
