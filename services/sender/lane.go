@@ -357,7 +357,7 @@ func (l *lane) reviewUnproved(ctx context.Context, w *window, now time.Time) {
 	if idleSince.IsZero() {
 		idleSince = w.opened
 	}
-	if now.Sub(w.opened) >= retrialTime || (len(w.held) == 0 && now.Sub(idleSince) >= undisturbedTime) {
+	if now.Sub(w.opened) >= l.output.settings.proof.retrial || (len(w.held) == 0 && now.Sub(idleSince) >= l.output.settings.proof.undisturbed) {
 		l.replace(ctx)
 	}
 }

@@ -13,12 +13,15 @@ import (
 // unansweredLimit is how many half-closes in a row may go unanswered until the output is unproved.
 const unansweredLimit = 3
 
-// The times of a proof; variables only because tests cannot wait that long.
-var (
-	answerTime      = 10 * time.Second // how long a half-close may take to be answered
-	undisturbedTime = time.Minute      // how long an unproved output's connection must stay undisturbed
-	retrialTime     = 10 * time.Minute // how often an unproved output tries a half-close
-)
+// proofTimes are the times of a proof; a setting only because tests cannot wait that long.
+type proofTimes struct {
+	answer      time.Duration // how long a half-close may take to be answered
+	undisturbed time.Duration // how long an unproved output's connection must stay undisturbed
+	retrial     time.Duration // how often an unproved output tries a half-close
+}
+
+// defaultProofTimes are those outside of tests.
+var defaultProofTimes = proofTimes{answer: 10 * time.Second, undisturbed: time.Minute, retrial: 10 * time.Minute}
 
 // proofState is how the output confirms.
 //

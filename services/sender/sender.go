@@ -43,6 +43,8 @@ type OutputSettings struct {
 	StatisticsBytes bool
 	// Compression says when frames go out as gzip members; nil: never.
 	Compression *Compression
+
+	proof proofTimes // zero: the default
 }
 
 // Options of a Sender; all fields are required, but Collector only for outputs with Internal.
@@ -76,6 +78,9 @@ func New(o Options) (*Sender, error) {
 		}
 		if settings.RotateEvents < 1 || settings.RotateEvents > maxWindow || settings.RotateAfter <= 0 {
 			return nil, fmt.Errorf("output %s: rotation after %d events or %v is out of bounds", settings.Name, settings.RotateEvents, settings.RotateAfter)
+		}
+		if settings.proof == (proofTimes{}) {
+			settings.proof = defaultProofTimes
 		}
 		out := newOutput(o, settings, m)
 		if out.compression, err = newCompression(settings.Compression); err != nil {

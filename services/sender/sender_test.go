@@ -306,7 +306,6 @@ func TestPlainTCP(t *testing.T) {
 // unproved, what its TCP has acknowledged and nothing has disturbed is confirmed, and an answer ends that.
 func TestUnprovedEndpoint(t *testing.T) {
 	t.Parallel()
-	defer sender.SetProofTimes(300*time.Millisecond, 1500*time.Millisecond, 3*time.Second)()
 	// With small windows an unproved one holds more than a proved one may when the endpoint answers again.
 	t.Run("windows of 2500", func(t *testing.T) { unprovedEndpoint(t, 2500, 6000) })
 	t.Run("windows of 5", func(t *testing.T) { unprovedEndpoint(t, 5, 300) })
@@ -316,7 +315,9 @@ func unprovedEndpoint(t *testing.T, rotate, n int) {
 	r := newRig(t)
 	r.devo.Fail(simulator.DevoFault{Connections: -1, NoAnswer: true})
 	ids := fill(t, r.bus, "u", n)
-	stop := start(t, r.bus, sender.OutputSettings{Name: output, Endpoint: r.endpoint, Connections: 2, RotateEvents: rotate, RotateAfter: 5 * time.Second})
+	settings := sender.OutputSettings{Name: output, Endpoint: r.endpoint, Connections: 2, RotateEvents: rotate, RotateAfter: 5 * time.Second}
+	settings.ShortenProof(300*time.Millisecond, 1500*time.Millisecond, 3*time.Second)
+	stop := start(t, r.bus, settings)
 	v := settled(t, r.bus, uint64(n))
 	if v.Proof != proto.ProofUnproved {
 		t.Errorf("proof %s", v.Proof)

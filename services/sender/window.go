@@ -79,7 +79,7 @@ func (w *window) settle(ctx context.Context) (confirmed bool) {
 
 // prove returns nil when everything written on the connection counts as delivered.
 func (w *window) prove(ctx context.Context) error {
-	answer, cancel := context.WithTimeout(ctx, answerTime)
+	answer, cancel := context.WithTimeout(ctx, w.output.settings.proof.answer)
 	proof, err := w.link.HalfClose(answer)
 	cancel()
 	if proof.Delivered() {
@@ -110,7 +110,7 @@ func (w *window) answered(ctx context.Context, proof devo.Proof) error {
 func (w *window) outwait(ctx context.Context, kernel kernelLink) error {
 	for {
 		before, _ := kernel.Acked()
-		answer, cancel := context.WithTimeout(ctx, answerTime)
+		answer, cancel := context.WithTimeout(ctx, w.output.settings.proof.answer)
 		proof, err := kernel.Await(answer)
 		cancel()
 		if proof.Delivered() {
@@ -133,7 +133,7 @@ func (w *window) outwait(ctx context.Context, kernel kernelLink) error {
 // answered.
 func (w *window) unanswered(ctx context.Context, kernel kernelLink) error {
 	if !w.output.proof.noAnswer(ctx) {
-		return fmt.Errorf("the endpoint left the half-close unanswered for %v", answerTime)
+		return fmt.Errorf("the endpoint left the half-close unanswered for %v", w.output.settings.proof.answer)
 	}
 	return w.undisturbed(ctx, kernel)
 }
@@ -141,7 +141,7 @@ func (w *window) unanswered(ctx context.Context, kernel kernelLink) error {
 // undisturbed waits until the connection has been quiet for a minute since the last write, as an
 // unproved output confirms.
 func (w *window) undisturbed(ctx context.Context, kernel kernelLink) error {
-	wait, cancel := context.WithDeadline(ctx, w.last.Add(undisturbedTime))
+	wait, cancel := context.WithDeadline(ctx, w.last.Add(w.output.settings.proof.undisturbed))
 	defer cancel()
 	proof, err := kernel.Await(wait)
 	switch {
@@ -170,7 +170,7 @@ func (w *window) ripe(now time.Time) []*delivery {
 	}
 	acked, ok := kernel.Acked()
 	n := 0
-	for ok && n < len(w.held) && w.held[n].end <= acked && now.Sub(w.held[n].written) >= undisturbedTime {
+	for ok && n < len(w.held) && w.held[n].end <= acked && now.Sub(w.held[n].written) >= w.output.settings.proof.undisturbed {
 		n++
 	}
 	out := w.held[:n:n]
