@@ -216,6 +216,27 @@ func TestFaults(t *testing.T) {
 	}
 }
 
+// TestStoppedEndpoint has an endpoint that has said close_notify so far be stopped: it answers half-closes by a
+// FIN alone and drops what it has not read, although its TCP has acknowledged all of it.
+func TestStoppedEndpoint(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	ids := fill(t, r.bus, "polite", 300)
+	stop := r.start(t, 1)
+	settled(t, r.bus, 300)
+	r.devo.Fail(simulator.DevoFault{Connections: 2, AfterFrames: 50, End: simulator.ShutUnread, ReceiveBuffer: 2 << 20})
+	for k := range 2 {
+		ids = append(ids, fill(t, r.bus, fmt.Sprint("stopped", k), 300)...)
+		settled(t, r.bus, uint64(len(ids)))
+	}
+	v := settled(t, r.bus, uint64(len(ids)))
+	stop()
+	r.check(t, ids, v)
+	if unclean := v.Counters.Unclean; unclean == 0 {
+		t.Error("the endpoint dropped nothing: no connection was unclean")
+	}
+}
+
 func TestAbsentAtStartAndAwayInMidRun(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

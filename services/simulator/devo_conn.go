@@ -214,6 +214,14 @@ func (c *devoConn) end(secure *tls.Conn) {
 			_ = secure.CloseWrite() // fails if the client is gone
 		}
 		_ = c.TCPConn.Close()
+	case ShutUnread:
+		for deadline := time.Now().Add(unreadTime); !(unread(c.TCPConn) && halfClosed(c.TCPConn)) && time.Now().Before(deadline); {
+			if !c.wait(2 * time.Millisecond) {
+				return
+			}
+		}
+		_ = c.TCPConn.CloseWrite() // fails if the client is gone
+		c.wait(finTime)            // a close of unread data resets: not before the client has seen the FIN
 	}
 }
 

@@ -20,6 +20,11 @@ const (
 	CloseUnread Ending = "close-unread"
 	// CloseOrderly sends close_notify and FIN without having been asked.
 	CloseOrderly Ending = "close"
+	// ShutUnread leaves what comes unread until the client has half-closed, and
+	// then answers with a FIN without close_notify: what a program does that
+	// is stopped (syslog-ng 3.38). The client's TCP has every byte
+	// acknowledged and sees no reset, yet the rest of the data is lost.
+	ShutUnread Ending = "shut-unread"
 )
 
 // DevoFault is a way in which the Devo endpoint treats a connection badly. The

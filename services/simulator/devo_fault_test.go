@@ -61,6 +61,28 @@ func TestCloseWithUnreadData(t *testing.T) {
 	}
 }
 
+// A program that is stopped: a FIN behind the client's half-close, no reset, and yet data was lost.
+func TestShutWithUnreadData(t *testing.T) {
+	e := newEndpoint(t, simulator.DevoOptions{})
+	e.Fail(simulator.DevoFault{AfterFrames: 3, End: simulator.ShutUnread})
+	c := e.dial(t)
+	c.send(t, frames(0, 3))
+	eventually(t, "frames read", func() bool { return e.Stats().Frames == 3 })
+	c.send(t, frame(4)) // stays in the kernel
+	if err := c.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.raw.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := io.Copy(io.Discard, c.raw); err != nil {
+		t.Errorf("the socket says %v after %d bytes, want a FIN", err, n)
+	}
+	if got := e.Stats().Frames; got != 3 {
+		t.Errorf("%d frames, want 3", got)
+	}
+}
+
 func TestCloseUnasked(t *testing.T) {
 	e := newEndpoint(t, simulator.DevoOptions{})
 	e.Fail(simulator.DevoFault{AfterFrames: 1, End: simulator.CloseOrderly})
