@@ -13,8 +13,10 @@ import (
 )
 
 const (
-	// writeTimeout bounds a write whose context has no nearer deadline.
-	writeTimeout = 30 * time.Second
+	// stallTimeout is how long the peer may take nothing while something waits to be written, or leave what was
+	// written unacknowledged. Then the connection counts as broken: one that the network swallows tells nobody.
+	// Alerts are to flow again within 30 s, a new connection included.
+	stallTimeout = 15 * time.Second
 	// alertWait is how long a failed write waits for the reader to find the peer's reason: an endpoint
 	// that refuses a certificate sends its alert and then resets, and the write sees only the reset.
 	alertWait = time.Second
@@ -105,10 +107,11 @@ func dial(ctx context.Context, e Endpoint) (*Conn, error) {
 	return c, nil
 }
 
-// Write writes all of p, within ctx and at most 30 s, and returns the connection's raw offset behind it:
+// Write writes all of p within ctx, and returns the connection's raw offset behind it:
 // once [Conn.Acked] reaches that, the peer's TCP has all of p. That is not yet a delivery; see the
 // package comment.
 //
+// A peer that takes nothing for 15 s is an error; one that is slow is waited for as long as ctx allows.
 // After an error the Conn is dead, an unknown part of p may have arrived, and the offset covers what went
 // into the kernel. Acked still works until Close. A context that has ended before the start, or a Conn
 // that is already gone or half-closed, gives an error with nothing written.
@@ -144,15 +147,11 @@ func (c *Conn) writable(ctx context.Context) error {
 
 // boundWrites applies ctx to the writes until release.
 func (c *Conn) boundWrites(ctx context.Context) (release func()) {
-	deadline := time.Now().Add(writeTimeout)
-	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
-		deadline = d
-	}
-	// An error here means a closed connection, which the write itself reports.
-	_ = c.raw.Conn.SetWriteDeadline(deadline)
+	deadline, _ := ctx.Deadline()
+	c.raw.limit(deadline)
 	cut := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
-		_ = c.raw.Conn.SetWriteDeadline(time.Unix(1, 0))
+		c.raw.limit(time.Unix(1, 0))
 		close(cut)
 	})
 	return func() {

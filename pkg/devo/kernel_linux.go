@@ -3,20 +3,14 @@ package devo
 import (
 	"net"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-const (
-	// userTimeout is how long written data may stay unacknowledged, or the peer's window closed, before
-	// the kernel gives the connection up (tcp(7), TCP_USER_TIMEOUT). Its default is about 15 minutes.
-	userTimeout = 30 * time.Second
-	// notSentLowWater bounds what waits unsent in the kernel (tcp(7), TCP_NOTSENT_LOWAT), so that a
-	// stalled peer stops Write soon and little is unacknowledged when it breaks. Measured: what Write
-	// had taken and what was acknowledged stayed within 24 messages of 1,500 bytes of each other.
-	notSentLowWater = 16 << 10
-)
+// notSentLowWater bounds what waits unsent in the kernel (tcp(7), TCP_NOTSENT_LOWAT), so that a
+// stalled peer stops Write soon and little is unacknowledged when it breaks. Measured: what Write
+// had taken and what was acknowledged stayed within 24 messages of 1,500 bytes of each other.
+const notSentLowWater = 16 << 10
 
 // socket asks Linux about a TCP socket. It works until the file descriptor is closed, also after a
 // reset (measured).
@@ -40,7 +34,8 @@ func kernelOf(conn net.Conn) kernel {
 	}
 	// Both options only make a failure show earlier; a system that refuses them works without.
 	_ = raw.Control(func(fd uintptr) {
-		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(userTimeout.Milliseconds()))
+		// Written data that stays unacknowledged, or a closed window; the default is about 15 minutes.
+		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(stallTimeout.Milliseconds()))
 		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, notSentLowWater)
 	})
 	return s

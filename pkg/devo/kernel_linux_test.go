@@ -41,7 +41,7 @@ func TestSocketOptions(t *testing.T) {
 	c := dialPeer(t, stalled(t, transports[2]).endpoint)
 	must(t, c.kernel.(socket).raw.Control(func(fd uintptr) {
 		for _, o := range []struct{ level, name, want int }{
-			{unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 30_000},
+			{unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 15_000},
 			{unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, 16 << 10},
 			{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
 			{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 15},

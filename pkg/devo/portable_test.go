@@ -161,6 +161,12 @@ func (d *deadlines) Write(p []byte) (int, error) {
 	return d.TCPConn.Write(p)
 }
 
+func (d *deadlines) forget() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.set = nil
+}
+
 // watched makes e dial connections of that type.
 func watched(e Endpoint) (Endpoint, *deadlines) {
 	d := &deadlines{}
@@ -175,11 +181,12 @@ func watched(e Endpoint) (Endpoint, *deadlines) {
 	return e, d
 }
 
-// crypto/tls would give close_notify five seconds; a slow peer has thirty.
+// crypto/tls would give close_notify five seconds; a slow peer has fifteen.
 func TestCloseNotifyHasTime(t *testing.T) {
 	overTLS(t, func(t *testing.T, tr transport) {
 		e, d := watched(newPeer(t, tr, nil, reader(make(chan int64, 1))).endpoint)
 		c := dialPeer(t, e)
+		d.forget() // those of the handshake
 		begin := time.Now()
 		if proof, err := c.HalfClose(testContext(t)); proof != Confirmed {
 			t.Fatalf("HalfClose = %v, %v", proof, err)
@@ -187,12 +194,49 @@ func TestCloseNotifyHasTime(t *testing.T) {
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		for _, at := range d.set {
-			if at.Sub(begin) < writeTimeout {
+			if at.Sub(begin) < stallTimeout {
 				t.Errorf("a write deadline %v after the begin", at.Sub(begin))
 			}
 		}
 		if len(d.set) == 0 {
 			t.Error("no write deadline at all")
+		}
+	})
+}
+
+// A peer may be slow: each piece of a long write has the whole time, within what the context allows.
+func TestSlowPeerHasTime(t *testing.T) {
+	overTLS(t, func(t *testing.T, tr transport) {
+		e, d := watched(newPeer(t, tr, nil, reader(make(chan int64, 1))).endpoint)
+		c := dialPeer(t, e)
+		d.forget()
+		begin := time.Now()
+		if _, err := c.Write(context.Background(), make([]byte, 10*maxPiece)); err != nil {
+			t.Fatal(err)
+		}
+		d.mu.Lock()
+		if len(d.set) < 10 {
+			t.Errorf("%d deadlines for ten pieces", len(d.set))
+		}
+		for _, at := range d.set {
+			if at.Sub(begin) < stallTimeout {
+				t.Errorf("a piece has %v", at.Sub(begin))
+			}
+		}
+		d.set = nil
+		d.mu.Unlock()
+		ctx, cancel := context.WithTimeout(context.Background(), stallTimeout/2)
+		defer cancel()
+		until, _ := ctx.Deadline()
+		if _, err := c.Write(ctx, make([]byte, 10*maxPiece)); err != nil {
+			t.Fatal(err)
+		}
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		for _, at := range d.set {
+			if at.After(until) {
+				t.Errorf("a piece may go on %v beyond the context", at.Sub(until))
+			}
 		}
 	})
 }

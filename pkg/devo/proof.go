@@ -51,7 +51,7 @@ var errNotHalfClosed = errors.New("the connection was not half-closed")
 
 // HalfClose ends our half of the connection (close_notify over TLS, then FIN) and waits within ctx for
 // the peer's answer, as [Conn.Await] does. It first waits for a running Write; later Writes fail. Our own
-// end has at most 30 s and goes on when ctx ends earlier. Called again, it only waits.
+// end is given up when the peer takes nothing of it for 15 s, and goes on when ctx ends earlier. Called again, it only waits.
 func (c *Conn) HalfClose(ctx context.Context) (Proof, error) {
 	c.mu.Lock()
 	if !c.closing && !c.settled {
@@ -94,7 +94,7 @@ func (c *Conn) Await(ctx context.Context) (Proof, error) {
 func (c *Conn) sendEnd() {
 	c.writing.Lock()
 	defer c.writing.Unlock()
-	_ = c.raw.Conn.SetWriteDeadline(time.Now().Add(writeTimeout))
+	c.raw.limit(time.Time{})
 	if c.tls != nil {
 		// Ends the TLS layer only; TCP stays open.
 		if err := c.tls.CloseWrite(); err != nil {
