@@ -30,6 +30,7 @@ type Config struct {
 
 	file    string
 	workdir string
+	places  map[string]place
 }
 
 // File is the path of the file that the configuration came from, as it was found; of a Collector Server's

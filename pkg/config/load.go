@@ -187,7 +187,7 @@ func build(r *report, root *value, workdir string, env func(string) (string, boo
 		return nil, r.sorted(), r.err()
 	}
 	fill(root, configType, m.root)
-	c := &Config{file: r.named(), workdir: workdir}
+	c := &Config{file: r.named(), workdir: workdir, places: r.noted(root)}
 	if err := decode(root, c); err != nil {
 		r.failAt(1, 1, codeStructure, "", "the file cannot be decoded: %s", err)
 		return nil, r.sorted(), r.err()

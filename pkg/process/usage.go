@@ -13,7 +13,14 @@ import (
 func explainUsage(cmd *cobra.Command) {
 	cmd.SetFlagErrorFunc(usageError)
 	if args := cmd.Args; args != nil {
-		cmd.Args = func(cmd *cobra.Command, given []string) error { return usageError(cmd, args(cmd, given)) }
+		cmd.Args = func(cmd *cobra.Command, given []string) error {
+			err := args(cmd, given)
+			if err == nil {
+				// Asked here, since the library's own error would come without a hint.
+				err = cmd.ValidateRequiredFlags()
+			}
+			return usageError(cmd, err)
+		}
 	}
 	for _, c := range cmd.Commands() {
 		explainUsage(c)

@@ -110,7 +110,9 @@ func newClient(s Settings, h hooks) (*Client, error) {
 	cred, err := newRenewable(origin)
 	if err != nil {
 		hint := fault.Hint(err)
-		return nil, fault.Config(codeSettings, "%s", clean.text(err.Error())).WithHint(hint)
+		named := fault.Config(codeSettings, "%s", clean.text(err.Error())).WithHint(hint)
+		named.Cause = s.Credential.setting()
+		return nil, named
 	}
 	b := newBrake(s.QuotaShare)
 	options := &arm.ClientOptions{ClientOptions: net.login, DisableRPRegistration: true}

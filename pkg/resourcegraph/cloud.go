@@ -2,6 +2,7 @@ package resourcegraph
 
 import (
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net/url"
 	"os"
@@ -57,11 +58,11 @@ func (c Cloud) configuration() (cloud.Configuration, error) {
 			"authority_host": c.AuthorityHost, "resource_manager_endpoint": c.ResourceManagerEndpoint,
 		} {
 			if u, err := url.Parse(value); err != nil || u.Scheme != "https" || u.Host == "" {
-				return cloud.Configuration{}, fmt.Errorf("custom cloud: %s must be an https address, not %q", key, value)
+				return cloud.Configuration{}, setting("custom_cloud."+key, "an https address with a host", fmt.Errorf("custom cloud: %s must be an https address, not %q", key, value))
 			}
 		}
 		if c.ResourceManagerAudience == "" {
-			return cloud.Configuration{}, fmt.Errorf("custom cloud: resource_manager_audience is missing")
+			return cloud.Configuration{}, setting("custom_cloud.resource_manager_audience", "what tokens are for", errors.New("custom cloud: resource_manager_audience is missing"))
 		}
 		return cloud.Configuration{
 			ActiveDirectoryAuthorityHost: c.AuthorityHost,
@@ -82,14 +83,14 @@ func (c Cloud) roots() (*x509.CertPool, error) {
 	}
 	pem, err := os.ReadFile(c.CAFile)
 	if err != nil {
-		return nil, fmt.Errorf("the cloud's ca_file: %w", err)
+		return nil, setting("custom_cloud.ca_file", allowedAuthorities, fmt.Errorf("the cloud's ca_file: %w", err))
 	}
 	pool, err := x509.SystemCertPool()
 	if err != nil {
 		pool = x509.NewCertPool()
 	}
 	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("the cloud's ca_file %s holds no PEM certificate", c.CAFile)
+		return nil, setting("custom_cloud.ca_file", allowedAuthorities, fmt.Errorf("the cloud's ca_file %s holds no PEM certificate", c.CAFile))
 	}
 	return pool, nil
 }

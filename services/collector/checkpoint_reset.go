@@ -20,7 +20,7 @@ type reset struct {
 func (a *app) reset(ctx context.Context, r reset) error {
 	var to config.StartTime
 	if err := to.UnmarshalText([]byte(r.to)); err != nil {
-		return fmt.Errorf("--to %.60q is not %w", r.to, err)
+		return fault.WithHint(fmt.Errorf("--to %.60q is not %w", r.to, err), timeHint)
 	}
 	if now := time.Now(); to.Time.After(now) {
 		return fmt.Errorf("--to %s is not in the past", moment(to.Time))

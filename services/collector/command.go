@@ -22,6 +22,9 @@ import (
 	"defenderiot/services/fetcher"
 )
 
+// timeHint is what to do about a time that cannot be read.
+const timeHint = "write date and time; without an offset it is UTC. Day and month are never guessed"
+
 // app is what all commands share.
 type app struct {
 	stdout, stderr io.Writer

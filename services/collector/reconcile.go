@@ -70,7 +70,7 @@ func (r reconciling) window() (w proto.Window, err error) {
 	}{{"--from", r.from, &w.From}, {"--to", r.to, &w.To}} {
 		var instant config.StartTime
 		if err := instant.UnmarshalText([]byte(t.text)); err != nil {
-			return w, fmt.Errorf("%s %.60q is not %w", t.flag, t.text, err)
+			return w, fault.WithHint(fmt.Errorf("%s %.60q is not %w", t.flag, t.text, err), timeHint)
 		}
 		*t.at = instant.Time
 	}

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"go.opentelemetry.io/otel/metric"
@@ -55,7 +56,7 @@ func Configured(c *config.Config, r Runtime) (fetchers []*Fetcher, close func(),
 			return nil, nil, err
 		}
 		clients = append(clients, client)
-		service, err := service(name, input)
+		service, err := service(c, name)
 		if err != nil {
 			close()
 			return nil, nil, err
@@ -132,9 +133,19 @@ func Client(c *config.Config, name string, logger *slog.Logger, meter metric.Met
 	}
 	client, err := resourcegraph.New(s)
 	if err != nil {
-		return nil, fmt.Errorf("inputs.%s: %w", name, err)
+		return nil, placed(c, name, err)
 	}
 	return client, nil
+}
+
+// placed says where in the file the setting stands that the client of an input refuses.
+func placed(c *config.Config, input string, err error) error {
+	named, isNamed := errors.AsType[*fault.Error](err)
+	setting, isSetting := errors.AsType[*resourcegraph.SettingError](err)
+	if !isNamed || !isSetting {
+		return fmt.Errorf("inputs.%s: %w", input, err)
+	}
+	return c.Invalid(named.Code, "inputs."+input+"."+setting.Key, named.Reason, setting.Allowed).WithHint(named.Hint)
 }
 
 // Validate reports what of c's enabled inputs can never work, before anything is started; it contacts
@@ -142,7 +153,7 @@ func Client(c *config.Config, name string, logger *slog.Logger, meter metric.Met
 func Validate(c *config.Config) error {
 	var errs []error
 	for _, name := range Enabled(c) {
-		_, err := service(name, c.Inputs[name])
+		_, err := service(c, name)
 		errs = append(errs, err)
 		client, err := Client(c, name, nil, nil)
 		if err == nil {
@@ -153,9 +164,10 @@ func Validate(c *config.Config) error {
 	return errors.Join(errs...)
 }
 
-func service(name string, input config.Input) (Service, error) {
+func service(c *config.Config, name string) (Service, error) {
+	input := c.Inputs[name]
 	alerts := input.Services.IoTSecurityAlerts
-	masker, err := masker(name, alerts.ObfuscationData)
+	masker, err := masker(c, name, alerts.ObfuscationData)
 	if err != nil {
 		return Service{}, err
 	}
@@ -185,7 +197,7 @@ func service(name string, input config.Input) (Service, error) {
 }
 
 // masker makes what obfuscation_data asks for; nil without rules.
-func masker(input string, configured []config.ObfuscationRule) (Masker, error) {
+func masker(c *config.Config, input string, configured []config.ObfuscationRule) (Masker, error) {
 	if len(configured) == 0 {
 		return nil, nil
 	}
@@ -195,7 +207,10 @@ func masker(input string, configured []config.ObfuscationRule) (Masker, error) {
 	}
 	m, err := obfuscation.New(rules)
 	if err != nil {
-		return nil, fault.Config(0, "inputs.%s.services.%s.obfuscation_data%v", input, ServiceName, err)
+		// The error begins with the index and the key of the rule, as in "[2].value: ".
+		key, why, _ := strings.Cut(err.Error(), ": ")
+		why, allowed, _ := strings.Cut(why, "; allowed: ")
+		return nil, c.Invalid(0, fmt.Sprintf("inputs.%s.services.%s.obfuscation_data%s", input, ServiceName, key), why, allowed)
 	}
 	return m, nil
 }

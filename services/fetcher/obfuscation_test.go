@@ -40,7 +40,7 @@ func (maskFunc) Counts() []obfuscation.Count              { return nil }
 
 func rules(t testing.TB, rules ...config.ObfuscationRule) Masker {
 	t.Helper()
-	m, err := masker("defender_for_iot", rules)
+	m, err := masker(&config.Config{}, "defender_for_iot", rules)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -311,7 +311,7 @@ func TestRulesAreValidated(t *testing.T) {
 		if value == "nan" {
 			r.Value = nan()
 		}
-		_, err := masker("defender_for_iot", []config.ObfuscationRule{rule("b"), r})
+		_, err := masker(&config.Config{}, "defender_for_iot", []config.ObfuscationRule{rule("b"), r})
 		var named *fault.Error
 		if (want == "") != (err == nil) || err != nil && (!errors.As(err, &named) || !strings.Contains(err.Error(), want)) {
 			t.Errorf("%s: %v", value, err)

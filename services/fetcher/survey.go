@@ -43,7 +43,7 @@ func Survey(ctx context.Context, c *config.Config, r Runtime, source proto.Sourc
 		return Surveyed{}, err
 	}
 	defer client.Close()
-	s, err := service(source.Input, input)
+	s, err := service(&halved, source.Input)
 	if err != nil {
 		return Surveyed{}, err
 	}
