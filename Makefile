@@ -13,7 +13,7 @@ export GOFLAGS := $(GOFLAGS) -buildvcs=false
 # What the compiler optimises for: where the programs spent their time in the benchmark.
 PROFILE  := services/collector/cmd/bench/programs.pprof
 
-.PHONY: build test race lint fuzz bench bench-peers profile e2e fault fault-soak receivers-test rules-test demo images compose-valid compose-test clean
+.PHONY: build test race lint fuzz bench bench-peers profile e2e fault fault-soak receivers-test rules-test names-test demo images compose-valid compose-test clean
 
 ## build: static binaries in bin/
 # One go build for all of them: their links run side by side.
@@ -88,12 +88,16 @@ receivers-test:
 	@deploy/test/receivers-install.sh bin/receivers
 	@RECEIVERS_DIR=$(CURDIR)/bin/receivers go test -tags receivers -timeout 15m -count 1 -v ./services/collector/e2e/receivers
 
-## rules-test: the alarms and the scrape configuration by promtool of Debian, unpacked into bin/prometheus
-rules-test:
+## rules-test: the alarms and the scrape configuration by promtool of Debian, unpacked into bin/prometheus; their names by names-test
+rules-test: names-test
 	@deploy/test/prometheus-install.sh bin/prometheus
 	@bin/prometheus/promtool check config --syntax-only deploy/prometheus/prometheus.yml
 	@bin/prometheus/promtool check rules deploy/prometheus/rules.yml
 	@bin/prometheus/promtool test rules deploy/prometheus/rules_test.yml
+
+## names-test: every metric and label that an alarm or the dashboard asks for, against /metrics of the demo
+names-test: build
+	@cd deploy/test/prometheus && GOWORK=off go mod tidy -diff && GOWORK=off go vet ./... && GOWORK=off go test -count 1 ./...
 
 ## demo: the whole pipeline against the built-in simulator; ctrl-c stops
 demo: build

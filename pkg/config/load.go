@@ -179,6 +179,7 @@ func build(r *report, root *value, workdir string, env func(string) (string, boo
 		return nil, nil, r.err()
 	}
 	busFromEnvironment(root, env)
+	telemetryFromEnvironment(root, env)
 	configType := reflect.TypeFor[Config]()
 	(&shaper{report: r, env: env, now: now}).shape(root, configType, m.root)
 	validate(root, m, r)

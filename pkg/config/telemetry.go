@@ -1,6 +1,14 @@
 package config
 
-import "log/slog"
+import (
+	"log/slog"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// listenVariable gives telemetry.listen to a file that has none: whether something scrapes the programs of a compose
+// file over its network is the compose file's business.
+const listenVariable = "TELEMETRY_LISTEN"
 
 // The values of Telemetry.LogFormat.
 const (
@@ -16,7 +24,7 @@ const (
 
 // Telemetry is the section `telemetry`.
 type Telemetry struct {
-	Listen       string `yaml:"listen" jsonschema:"pattern=^\\S*:[0-9]+$,default=127.0.0.1:8080" jsonschema_description:"Where /healthz, /readyz and /metrics are served; port 0 takes a free one."`
+	Listen       string `yaml:"listen" jsonschema:"pattern=^\\S*:[0-9]+$,default=127.0.0.1:8080" jsonschema_description:"Where /healthz, /readyz and /metrics are served; port 0 takes a free one. Absent: $TELEMETRY_LISTEN."`
 	OTLPEndpoint string `yaml:"otlp_endpoint" jsonschema:"pattern=^https?://[^\\s/@]+(/[^\\s@]*)?$" jsonschema_description:"Where traces are sent over OTLP/HTTP, for example http://127.0.0.1:4318. Absent: the standard variables OTEL_*; without these, no traces."`
 	LogFormat    string `yaml:"log_format" jsonschema:"enum=text,enum=json,default=text" jsonschema_description:"text: the line format that people know. json: one object a line."`
 	LogLevel     string `yaml:"log_level" jsonschema:"enum=debug,enum=info,enum=warning,enum=error,default=info" jsonschema_description:"The least level that is logged; globals.debug: true makes it debug."`
@@ -42,5 +50,16 @@ func (c *Config) Level() slog.Level {
 		return slog.LevelError
 	default:
 		return slog.LevelInfo
+	}
+}
+
+// telemetryFromEnvironment puts $TELEMETRY_LISTEN into a file without telemetry.listen, before anything is checked.
+func telemetryFromEnvironment(root *value, env func(string) (string, bool)) {
+	listen, ok := env(listenVariable)
+	if !ok || listen == "" || root.kind != yaml.MappingNode {
+		return
+	}
+	if section := subsection(root, "telemetry"); section != nil {
+		setFrom(section, "listen", listenVariable, listen)
 	}
 }

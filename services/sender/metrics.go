@@ -57,7 +57,7 @@ func newMetrics(m metric.Meter) (*metrics, error) {
 
 // begin shows an output's counters from 0 on: one that appears with its first event has no rise for an alarm to see.
 func (m *metrics) begin(label metric.MeasurementOption) {
-	for _, c := range []metric.Int64Counter{m.confirmed, m.resent, m.dead, m.rotations, m.unclean, m.newer} {
+	for _, c := range []metric.Int64Counter{m.confirmed, m.replayed, m.resent, m.dead, m.rotations, m.unclean, m.newer} {
 		c.Add(context.Background(), 0, label)
 	}
 }

@@ -19,6 +19,7 @@ const root = "../../../.."
 
 // with are the files that are given after docker-compose.yml, and after others; every other file is one by itself.
 var with = map[string][]string{
+	"observability.yml":  {"docker-compose.yml", "deploy/compose/observability.yml"},
 	"secure.yml":         {"docker-compose.yml", "deploy/compose/secure.yml"},
 	"cluster.yml":        {"docker-compose.yml", "deploy/compose/cluster.yml"},
 	"cluster-secure.yml": {"docker-compose.yml", "deploy/compose/cluster.yml", "deploy/compose/secure.yml", "deploy/compose/cluster-secure.yml"},
@@ -54,7 +55,9 @@ func TestFiles(t *testing.T) {
 					t.Errorf("%s: its logs are not rotated", service.Name)
 				}
 				for _, port := range service.Ports {
-					if len(service.Profiles) == 0 || port.HostIP != "127.0.0.1" {
+					// Besides a profile's, only what people look at.
+					shown := len(service.Profiles) > 0 || service.Name == "prometheus" || service.Name == "grafana"
+					if !shown || port.HostIP != "127.0.0.1" {
 						t.Errorf("%s publishes %s on %q", service.Name, port.Published, port.HostIP)
 					}
 				}
@@ -73,6 +76,37 @@ func TestWrongFile(t *testing.T) {
 		t.Error("an unknown key is taken")
 	} else {
 		t.Log(err)
+	}
+}
+
+// TestScraped shows that Prometheus reaches each program that its configuration names, and that the programs keep to
+// loopback without it.
+func TestScraped(t *testing.T) {
+	for _, c := range []struct {
+		files []string
+		want  string
+	}{{[]string{"docker-compose.yml"}, ""}, {with["observability.yml"], "0.0.0.0:8080"}} {
+		var files []string
+		for _, file := range c.files {
+			files = append(files, filepath.Join(root, file))
+		}
+		project, err := load(t, files...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"fetcher", "dedup", "sender"} {
+			service, err := project.GetService(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := ""
+			if listen := service.Environment["TELEMETRY_LISTEN"]; listen != nil {
+				got = *listen
+			}
+			if got != c.want {
+				t.Errorf("%v: %s listens on %q, want %q", c.files, name, got, c.want)
+			}
+		}
 	}
 }
 
