@@ -41,7 +41,7 @@ make_golang() {
   mkdir -p "$modules/cache/download"
   # What `make build` has compiled here need not be compiled again: the flags are the same.
   local cache=${BUILD_CACHE:-}
-  [ -n "$cache" ] || { cache=$PWD/build-cache && mkdir "$cache"; }
+  [ -n "$cache" ] || { cache=${PWD%/*}/build-cache && mkdir "$cache"; } # beside what is taken as it is: no path twice
   # Straight into the engine, without copies and without what no build reads.
   local go=${goroot##*/}
   tar -cf - --exclude=testdata --exclude='*_test.go' --anchored --exclude="$go/test" --exclude="$go/api" --exclude="$go/doc" --exclude="$go/src/cmd" \
