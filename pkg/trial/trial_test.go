@@ -296,7 +296,7 @@ func alive(pid int) bool {
 
 func TestCare(t *testing.T) {
 	c := NewCare()
-	old, now := c.since.Add(-time.Hour), c.since.Add(time.Second)
+	old, now := c.until.Add(-time.Hour), c.until.Add(time.Second)
 	if !c.Needed(&jetstream.MsgMetadata{NumDelivered: 2, Timestamp: now}) || c.Needed(&jetstream.MsgMetadata{NumDelivered: 1, Timestamp: now}) {
 		t.Error("a new message is tried when it was delivered before, and only then")
 	}

@@ -2,7 +2,6 @@ package dedup
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/nats-io/nats.go"
@@ -59,28 +58,39 @@ func (d *Dedup) try(ctx context.Context, suspects []suspect) (sound []suspect, e
 			sound = append(sound, s)
 			continue
 		}
-		if err := d.reserve(ctx, s); err != nil {
+		switch first, err := d.reserve(ctx, s); {
+		case err != nil:
 			d.trouble.Report(err)
 			_ = s.msg.NakWithDelay(buryDelay)
-			continue
+		case first:
+			d.bury(ctx, s.msg, s.meta, verdicts[i])
+		default:
+			d.metrics.duplicates.Add(ctx, 1)
+			_ = s.msg.Ack() // lost: it comes again and is a duplicate again
 		}
-		d.bury(ctx, s.msg, s.meta, verdicts[i])
 	}
 	return sound, nil
 }
 
 // reserve claims the row of a message whose envelope must not be read, else every pull that sees the row would bring
-// it again. The claim is the message's own, so the letter can be tried again.
-func (d *Dedup) reserve(ctx context.Context, s suspect) error {
+// it again. The claim is the message's own, so the letter can be tried again. first is false for a row that another
+// message has claimed: this one is a duplicate.
+func (d *Dedup) reserve(ctx context.Context, s suspect) (first bool, err error) {
 	key, ok := proto.RawClaimKey(s.msg.Subject(), s.msg.Headers().Get(nats.MsgIdHdr))
 	if !ok {
-		return nil // it was not published by a fetcher, so no fetcher brings it again
+		return true, nil // it was not published by a fetcher, so no fetcher brings it again
 	}
-	err := d.bus.TryBatch(ctx, proto.BucketStream(proto.BucketHashes), []bus.Message{{
-		Subject: proto.BucketSubject(proto.BucketHashes, key), Data: proto.Claim{RawSequence: sequenceOf(s.msg, s.meta)}.Encode(), ExpectEmpty: true,
-	}})
-	if err != nil && !errors.Is(err, bus.ErrConflict) { // claimed already: nobody brings it again
-		return fmt.Errorf("claim: %w", err)
+	stream, subject, own := proto.BucketStream(proto.BucketHashes), proto.BucketSubject(proto.BucketHashes, key), sequenceOf(s.msg, s.meta)
+	found, err := d.bus.Lookup(ctx, stream, []string{subject})
+	if err != nil {
+		return false, err
 	}
-	return nil
+	if stored, taken := found[subject]; taken {
+		claim, err := proto.DecodeClaim(stored.Data)
+		return err != nil || claim.RawSequence == own, nil
+	}
+	if err := d.bus.TryBatch(ctx, stream, []bus.Message{{Subject: subject, Data: proto.Claim{RawSequence: own}.Encode(), ExpectEmpty: true}}); err != nil {
+		return false, fmt.Errorf("claim: %w", err) // also if another was faster: the next look tells
+	}
+	return true, nil
 }

@@ -2,6 +2,7 @@ package sender
 
 import (
 	"context"
+	"sync"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -31,9 +32,25 @@ func Try(option byte, message []byte) {
 	if err != nil || option&trialLevel == 0 {
 		return
 	}
-	if gzip, err := devo.NewGzip(int(option&trialLevel), trialMember); err == nil {
+	if gzip := trialGzip(int(option & trialLevel)); gzip != nil {
 		_ = gzip.AppendMembers(nil, frame)
 	}
+}
+
+// gzips are kept by level, because making one costs more than an alert.
+var gzips sync.Map
+
+func trialGzip(level int) *devo.Gzip {
+	if known, ok := gzips.Load(level); ok {
+		gzip, _ := known.(*devo.Gzip)
+		return gzip
+	}
+	gzip, err := devo.NewGzip(level, trialMember)
+	if err != nil {
+		return nil
+	}
+	gzips.Store(level, gzip)
+	return gzip
 }
 
 // trialOption is how the output's messages are tried.
