@@ -112,7 +112,7 @@ func (w *world) outlives(s *supervised, place string, row simulator.Row, late bo
 	}
 	for range 2 {
 		letters := w.dead()
-		if len(letters) != 1 || letters[0].Stage != stage || !strings.Contains(letters[0].Reason, "two crashes") {
+		if len(letters) != 1 || letters[0].Stage != stage || !strings.Contains(letters[0].Reason, "two crashes") || !strings.Contains(letters[0].Reason, "stack overflow") {
 			w.t.Fatalf("dead letters: %+v", letters)
 		}
 		w.t.Logf("letter: %+v", letters[0])
