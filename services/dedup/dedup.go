@@ -32,7 +32,6 @@ import (
 	"defenderiot/pkg/bus"
 	"defenderiot/pkg/faultpoint"
 	"defenderiot/pkg/telemetry"
-	"defenderiot/pkg/trial"
 	"defenderiot/proto"
 )
 
@@ -65,8 +64,6 @@ type Dedup struct {
 	tracer  trace.Tracer
 	metrics *metrics
 	recent  *recent
-	care    *trial.Care
-	trial   *trial.Trial
 
 	trouble *telemetry.Incident
 	full    *telemetry.Incident
@@ -82,7 +79,6 @@ func New(o Options) (*Dedup, error) {
 	}
 	return &Dedup{
 		bus: o.Bus, logger: o.Logger, tracer: o.Tracer, metrics: m, recent: newRecent(),
-		care: trial.NewCare(), trial: trial.New(TrialWork, o.Logger),
 		trouble: telemetry.NewIncident(o.Logger, "deduplication"),
 		full:    telemetry.NewIncident(o.Logger, "passing alerts on to UNIQUE"),
 		newer:   telemetry.NewIncident(o.Logger, "reading alerts of a newer version"),
@@ -98,7 +94,6 @@ func (d *Dedup) Run(ctx context.Context) error {
 		group.Go(func() { d.work(ctx) })
 	}
 	group.Wait()
-	d.trial.Close()
 	return nil
 }
 

@@ -10,7 +10,6 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"defenderiot/pkg/bus"
-	"defenderiot/pkg/faultpoint"
 	"defenderiot/proto"
 )
 
@@ -30,47 +29,26 @@ type sighting struct {
 func (d *Dedup) read(ctx context.Context, batch []jetstream.Msg) ([]*sighting, error) {
 	var envelopes proto.EnvelopeReader
 	sightings := make([]*sighting, 0, len(batch))
-	var suspects []suspect
 	for _, m := range batch {
 		meta, err := m.Metadata()
 		if err != nil {
 			return nil, fmt.Errorf("delivery without metadata: %w", err)
 		}
-		if d.suspicious(m, meta) {
-			suspects = append(suspects, suspect{m, meta})
+		env, err := decode(&envelopes, m.Data())
+		switch {
+		case errors.Is(err, proto.ErrNewerMajor):
+			d.newer.Report(err)
+			d.metrics.newer.Add(ctx, 1)
+			_ = m.NakWithDelay(newerDelay)
+			continue
+		case err != nil:
+			d.bury(ctx, m, meta, err)
 			continue
 		}
-		if s := d.see(ctx, &envelopes, m, meta); s != nil {
-			sightings = append(sightings, s)
-		}
-	}
-	sound, err := d.try(ctx, suspects)
-	if err != nil {
-		return nil, err
-	}
-	for _, s := range sound {
-		if s := d.see(ctx, &envelopes, s.msg, s.meta); s != nil {
-			sightings = append(sightings, s)
-		}
+		sightings = append(sightings, &sighting{msg: m, sequence: sequenceOf(m, meta), again: meta.NumDelivered > 1, env: env, key: claimSubject(env, env.Hash)})
 	}
 	d.metrics.received.Add(ctx, int64(len(batch)))
 	return sightings, nil
-}
-
-// see decodes one message; nil for one that is none of the batch's any more.
-func (d *Dedup) see(ctx context.Context, envelopes *proto.EnvelopeReader, m jetstream.Msg, meta *jetstream.MsgMetadata) *sighting {
-	env, err := decode(envelopes, m.Data())
-	switch {
-	case errors.Is(err, proto.ErrNewerMajor):
-		d.newer.Report(err)
-		d.metrics.newer.Add(ctx, 1)
-		_ = m.NakWithDelay(newerDelay)
-		return nil
-	case err != nil:
-		d.bury(ctx, m, meta, err)
-		return nil
-	}
-	return &sighting{msg: m, sequence: sequenceOf(m, meta), again: meta.NumDelivered > 1, env: env, key: claimSubject(env, env.Hash)}
 }
 
 // sequenceOf is what the message's claim names: its sequence in RAW, or the first one of a dead letter that was put
@@ -92,7 +70,6 @@ func decode(envelopes *proto.EnvelopeReader, data []byte) (env *proto.Envelope, 
 			err = fmt.Errorf("%w: reading it panicked: %v", proto.ErrMalformed, r)
 		}
 	}()
-	faultpoint.Crash(faultpoint.DedupReads, data)
 	return envelopes.ReadHead(data)
 }
 
