@@ -204,25 +204,31 @@ func (c *devoConn) end(secure *tls.Conn) {
 	case Reset:
 		abort(c.TCPConn)
 	case CloseUnread, CloseOrderly:
-		deadline := time.Now().Add(unreadTime)
-		for f.End == CloseUnread && !unread(c.TCPConn) && time.Now().Before(deadline) {
-			if !c.wait(2 * time.Millisecond) {
-				return
-			}
+		if f.End == CloseUnread && !c.watch(unread) {
+			return
 		}
 		if secure != nil {
 			_ = secure.CloseWrite() // fails if the client is gone
 		}
 		_ = c.TCPConn.Close()
 	case ShutUnread:
-		for deadline := time.Now().Add(unreadTime); !(unread(c.TCPConn) && halfClosed(c.TCPConn)) && time.Now().Before(deadline); {
-			if !c.wait(2 * time.Millisecond) {
-				return
-			}
+		if !c.watch(func(raw *net.TCPConn) bool { return unread(raw) && halfClosed(raw) }) {
+			return
 		}
 		_ = c.TCPConn.CloseWrite() // fails if the client is gone
 		c.wait(finTime)            // a close of unread data resets: not before the client has seen the FIN
 	}
+}
+
+// watch waits until what is looked for has come, but no longer than unreadTime. It is false if the connection was
+// stopped meanwhile.
+func (c *devoConn) watch(come func(*net.TCPConn) bool) bool {
+	for deadline := time.Now().Add(unreadTime); !come(c.TCPConn) && time.Now().Before(deadline); {
+		if !c.wait(2 * time.Millisecond) {
+			return false
+		}
+	}
+	return true
 }
 
 // answer replies to the client's half-close after everything was read. It is
