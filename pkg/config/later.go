@@ -58,6 +58,5 @@ func (c *Config) Invalid(code int, key, why, allowed string) *fault.Error {
 	if allowed != "" {
 		text += "; allowed: " + allowed
 	}
-	// The known form puts the reason between double quotes, on one line.
-	return fault.Config(code, "%s", strings.NewReplacer("\"", "'", "\n", " ", "\r", " ").Replace(text))
+	return fault.Config(code, "%s", quotable.Replace(text))
 }

@@ -10,6 +10,9 @@ import (
 	"defenderiot/pkg/fault"
 )
 
+// quotable makes a reason what the known form needs, which puts it between double quotes, on one line.
+var quotable = strings.NewReplacer("\"", "'", "\n", " ", "\r", " ")
+
 // The codes of configuration errors, as people know them.
 const (
 	codeStructure       = 0 // the structure, a type, a range, an unknown key
@@ -136,8 +139,7 @@ func (r *report) err() error {
 	var all []error
 	for _, p := range r.problems {
 		e := &fault.Error{Type: cmp.Or(p.kind, fault.TypeConfiguration), Code: p.code, Reason: p.text, Hint: p.hint}
-		// The known form puts the reason between double quotes, on one line.
-		e.Reason = strings.NewReplacer("\"", "'", "\n", " ", "\r", " ").Replace(e.Reason)
+		e.Reason = quotable.Replace(e.Reason)
 		if line := e.Error(); !seen[line] {
 			seen[line] = true
 			all = append(all, e)
