@@ -22,6 +22,8 @@ const (
 	BucketHashes      = "hashes"
 	BucketLedgers     = "ledgers"
 	BucketJobs        = "jobs"
+	// BucketStatus holds what running processes tell of themselves; nothing depends on it.
+	BucketStatus = "status"
 )
 
 // Subjects that the streams take.

@@ -55,6 +55,8 @@ type Bus struct {
 	logger *slog.Logger
 	closed chan struct{}
 	user   string
+	ca     string // PEM files, "" for none
+	cert   string
 	stuck  *telemetry.Incident // publishes that are refused again and again
 	away   *telemetry.Incident // the connection that cannot be made
 
@@ -69,7 +71,7 @@ type Bus struct {
 // trying for ever; only settings that can never work are an error (unreadable certificate, malformed URL).
 func Connect(s Settings) (*Bus, error) {
 	b := &Bus{
-		logger: s.Logger, user: s.User, closed: make(chan struct{}), watches: map[*watch]struct{}{}, refused: map[refusal]bool{},
+		logger: s.Logger, user: s.User, ca: s.CA, cert: s.Cert, closed: make(chan struct{}), watches: map[*watch]struct{}{}, refused: map[refusal]bool{},
 		stuck: telemetry.NewIncident(s.Logger, "publishing"), away: telemetry.NewIncident(s.Logger, "connecting to the bus"),
 	}
 	options := []nats.Option{
@@ -156,7 +158,14 @@ func tlsConfig(s Settings) (*tls.Config, error) {
 		if err != nil {
 			return nil, fmt.Errorf("bus.tls.cert, bus.tls.key: %w", err)
 		}
-		config.Certificates = []tls.Certificate{pair}
+		// Read anew for each connection, so that a certificate can be replaced; a pair that is just being written leaves
+		// the last one in use. The client connects from one goroutine.
+		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			if latest, err := tls.LoadX509KeyPair(s.Cert, s.Key); err == nil {
+				pair = latest
+			}
+			return &pair, nil
+		}
 	}
 	return config, nil
 }

@@ -41,7 +41,7 @@ func Permissions() []Permission {
 		permission(UserFetcher, services[0]),
 		permission(UserDedup, services[1]),
 		permission(UserSender, services[2]),
-		permission(UserCollector, services...),
+		permission(UserCollector, append(services, statusOf(UserCollector))...),
 		permission(UserOperator, operatorSubjects()),
 		permission(UserAdmin, adminSubjects()),
 	}
@@ -67,7 +67,7 @@ func declared() (streams []string) {
 
 func fetcherSubjects() []string {
 	checkpoints, hashes := proto.BucketStream(proto.BucketCheckpoints), proto.BucketStream(proto.BucketHashes)
-	return slices.Concat(common(),
+	return slices.Concat(common(), statusOf(UserFetcher),
 		[]string{proto.SubjectsRaw, deadOf(proto.StageFetcher)},
 		writeBucket(proto.BucketCheckpoints), read(checkpoints), // records and leases
 		read(hashes), purge(hashes), // which are known; the claims of a replaced generation
@@ -75,7 +75,7 @@ func fetcherSubjects() []string {
 }
 
 func dedupSubjects() []string {
-	return slices.Concat(common(),
+	return slices.Concat(common(), statusOf(UserDedup),
 		take(proto.StreamRaw, proto.ConsumerDedup),
 		[]string{proto.SubjectsUnique, deadOf(proto.StageDedup)},
 		writeBucket(proto.BucketHashes), read(proto.BucketStream(proto.BucketHashes)),
@@ -88,7 +88,7 @@ func dedupSubjects() []string {
 
 func senderSubjects() []string {
 	ledgers := proto.BucketStream(proto.BucketLedgers)
-	return slices.Concat(common(),
+	return slices.Concat(common(), statusOf(UserSender),
 		take(proto.StreamUnique, "*"), // the outputs' consumers, and those of jobs
 		take(proto.StreamDead, "*"),   // of jobs
 		take(proto.StreamInternal, "*"),
@@ -116,7 +116,7 @@ func operatorSubjects() []string {
 		consumers(proto.StreamUnique), consumers(proto.StreamDead),
 		api("CONSUMER.MSG.NEXT."+proto.StreamUnique+".*", "CONSUMER.MSG.NEXT."+proto.StreamDead+".*"),
 	)
-	for _, stream := range declared() {
+	for _, stream := range append(declared(), proto.BucketStream(proto.BucketStatus)) {
 		subjects = append(subjects, read(stream)...)
 	}
 	return subjects
@@ -131,7 +131,7 @@ func adminSubjects() []string {
 		// what jobs have left behind that have ended
 		writeBucket(proto.BucketJobs), read(jobs), purge(jobs), consumers(proto.StreamDead),
 	)
-	for _, stream := range append(declared(), proto.StreamInternal) {
+	for _, stream := range append(declared(), proto.StreamInternal, proto.BucketStream(proto.BucketStatus)) {
 		subjects = append(subjects, api("STREAM.INFO."+stream, "STREAM.CREATE."+stream, "STREAM.UPDATE."+stream)...)
 	}
 	for _, stream := range []string{proto.StreamRaw, proto.StreamUnique, proto.StreamInternal} {
@@ -140,9 +140,9 @@ func adminSubjects() []string {
 	return subjects
 }
 
-// common is what every program does: wait until everything is provisioned, and tell Devo its own log.
+// common is what every program does: wait until everything is provisioned, tell Devo its own log, and ask what it may do.
 func common() []string {
-	subjects := []string{proto.SubjectInternalLines}
+	subjects := []string{proto.SubjectInternalLines, userInfo}
 	for _, stream := range declared() {
 		subjects = append(subjects, api("STREAM.INFO."+stream)...)
 	}
@@ -181,6 +181,11 @@ func consumers(stream string) []string {
 func purge(stream string) []string { return api("STREAM.INFO."+stream, "STREAM.PURGE."+stream) }
 
 func writeBucket(bucket string) []string { return []string{proto.BucketSubject(bucket, ">")} }
+
+// statusOf is to write the status records of one program's processes, and no other's.
+func statusOf(program string) []string {
+	return []string{proto.BucketSubject(proto.BucketStatus, proto.StatusPrefix(program)+">")}
+}
 
 // revisions is to read all revisions of a bucket's keys, which the client does by a consumer for the moment.
 func revisions(bucket string) []string {

@@ -74,37 +74,38 @@ func (t Topology) streams() []jetstream.StreamConfig {
 	return []jetstream.StreamConfig{raw, unique, dead}
 }
 
-func (t Topology) buckets() []jetstream.StreamConfig {
-	bucket := func(name string, history int64, ttl time.Duration, what string) jetstream.StreamConfig {
-		return jetstream.StreamConfig{
-			// What the client's CreateKeyValue would make, plus atomic batches: a bucket is a stream.
-			Name:              proto.BucketStream(name),
-			Subjects:          []string{proto.BucketSubject(name, ">")},
-			Description:       what,
-			Storage:           jetstream.FileStorage,
-			Replicas:          t.Replicas,
-			Discard:           jetstream.DiscardNew,
-			MaxMsgsPerSubject: history,
-			MaxAge:            ttl,
-			MaxBytes:          -1,
-			MaxMsgSize:        -1,
-			MaxMsgs:           -1,
-			MaxConsumers:      -1,
-			AllowRollup:       true,
-			DenyDelete:        true,
-			AllowDirect:       true,
-			Duplicates:        duplicateWindow,
+// bucket is what the client's CreateKeyValue would make, plus atomic batches: a bucket is a stream.
+func (t Topology) bucket(name string, history int64, ttl time.Duration, what string) jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name:              proto.BucketStream(name),
+		Subjects:          []string{proto.BucketSubject(name, ">")},
+		Description:       what,
+		Storage:           jetstream.FileStorage,
+		Replicas:          t.Replicas,
+		Discard:           jetstream.DiscardNew,
+		MaxMsgsPerSubject: history,
+		MaxAge:            ttl,
+		MaxBytes:          -1,
+		MaxMsgSize:        -1,
+		MaxMsgs:           -1,
+		MaxConsumers:      -1,
+		AllowRollup:       true,
+		DenyDelete:        true,
+		AllowDirect:       true,
+		Duplicates:        duplicateWindow,
 
-			AllowAtomicPublish: true,
-		}
+		AllowAtomicPublish: true,
 	}
-	jobs := bucket(proto.BucketJobs, 1, 0, "jobs that send alerts again: record, selection, turn")
+}
+
+func (t Topology) buckets() []jetstream.StreamConfig {
+	jobs := t.bucket(proto.BucketJobs, 1, 0, "jobs that send alerts again: record, selection, turn")
 	jobs.AllowMsgTTL = true // the turn of a job expires by the server's clock
 	return []jetstream.StreamConfig{
 		jobs,
-		bucket(proto.BucketCheckpoints, 10, 0, "fetch positions and leases"),
-		bucket(proto.BucketHashes, 1, t.HashRetention, "claims: which RAW sequence saw an alert first"),
-		bucket(proto.BucketLedgers, 1, 0, "delivery ledgers: what each output has confirmed"),
+		t.bucket(proto.BucketCheckpoints, 10, 0, "fetch positions and leases"),
+		t.bucket(proto.BucketHashes, 1, t.HashRetention, "claims: which RAW sequence saw an alert first"),
+		t.bucket(proto.BucketLedgers, 1, 0, "delivery ledgers: what each output has confirmed"),
 	}
 }
 
@@ -148,8 +149,8 @@ func jobConsumer(j *proto.Job) jetstream.ConsumerConfig {
 	return c
 }
 
-// Provision creates or updates every stream, bucket and consumer of t; trouble with INTERNAL is only a
-// warning in the log. It is idempotent and keeps positions; running it from two places at once is not supported. With prune, consumers and ledgers of
+// Provision creates or updates every stream, bucket and consumer of t; trouble with INTERNAL and with the bucket of
+// the status records is only a warning in the log. It is idempotent and keeps positions; running it from two places at once is not supported. With prune, consumers and ledgers of
 // outputs that are not in t are removed; without, they are left and named in the returned list.
 func (b *Bus) Provision(ctx context.Context, t Topology, prune bool) (leftover []string, err error) {
 	ctx, explain := b.guard(ctx)
@@ -194,6 +195,9 @@ func (b *Bus) Provision(ctx context.Context, t Topology, prune bool) (leftover [
 		return nil, fmt.Errorf("list consumers: %w", err)
 	}
 	sort.Strings(leftover)
+	if err := b.provisionStatus(ctx, t); err != nil {
+		b.logger.Warn("the bucket of the status records could not be provisioned; `collector status` shows only what streams, buckets and ledgers hold", "error", err)
+	}
 	if err := b.provisionInternal(ctx, t, prune); err != nil {
 		b.logger.Warn("the stream of the collector's own log lines could not be provisioned; they do not reach Devo until it is, alerts do", "error", err)
 	}

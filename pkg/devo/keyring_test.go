@@ -197,29 +197,3 @@ func TestValidities(t *testing.T) {
 		t.Errorf("expired: %+v, %v", got, err)
 	}
 }
-
-func TestNotice(t *testing.T) {
-	now := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
-	for name, tt := range map[string]struct {
-		left time.Duration
-		want string
-	}{
-		"a year":      {365 * 24 * time.Hour, ""},
-		"thirty days": {ExpiryNotice, ""},
-		"just below":  {ExpiryNotice - time.Second, "expires on 2026-12-23T11:59:59Z, in 29 days"},
-		"two days":    {48 * time.Hour, "expires on 2026-11-25T12:00:00Z, in 2 days"},
-		"hours":       {5 * time.Hour, "expires on 2026-11-23T17:00:00Z, within two days"},
-		"over":        {-time.Second, "expired on 2026-11-23T11:59:59Z"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			v := Validity{Kind: "cert", Path: "certs/domain.crt", Subject: "CN=domain", End: now.Add(tt.left)}
-			got := v.Notice(now)
-			if (got == "") != (tt.want == "") || !strings.HasSuffix(got, tt.want) {
-				t.Errorf("%q, want it to end in %q", got, tt.want)
-			}
-			if got != "" && !strings.HasPrefix(got, "the cert file certs/domain.crt holds a certificate (CN=domain) that ") {
-				t.Errorf("%q", got)
-			}
-		})
-	}
-}

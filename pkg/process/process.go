@@ -43,6 +43,8 @@ type Process struct {
 	Config    *config.Config
 	Telemetry *telemetry.Telemetry
 	Logger    *slog.Logger
+	// Program is the program's name, such as sender.
+	Program string
 	// Instance is unique to this start of the program: host name and a random part.
 	Instance string
 	// Collector is who the program tells Devo that it is.
@@ -82,7 +84,7 @@ func OpenWith(ctx context.Context, service string, c *config.Config, warnings []
 		_ = t.Close(ctx)
 		return nil, err
 	}
-	return &Process{Config: c, Telemetry: t, Logger: t.Logger, Instance: instance, Collector: internalevent.Of(c)}, nil
+	return &Process{Config: c, Telemetry: t, Logger: t.Logger, Program: service, Instance: instance, Collector: internalevent.Of(c)}, nil
 }
 
 // NewInstance makes a name that no other process ever has.

@@ -17,6 +17,7 @@ import (
 	"defenderiot/pkg/bus"
 	"defenderiot/pkg/config"
 	"defenderiot/pkg/internalevent"
+	"defenderiot/pkg/status"
 	"defenderiot/pkg/telemetry"
 )
 
@@ -40,8 +41,8 @@ const stampTime = "2006-01-02T15:04:05.000000Z"
 const memoryPeriod = 5 * time.Minute
 
 // Report lets the program tell about itself while it runs, which it does until stop is called: the lines of
-// start and stop that people search for, the memory lines with the given processes' names, and the copies of
-// the log for Devo, which go to b. ctx is the one that a signal ends. Call stop before b is closed and when
+// start and stop that people search for, the memory lines with the given processes' names, its status record and the
+// copies of the log for Devo, which go to b, and when the certificates end that b uses. ctx is the one that a signal ends. Call stop before b is closed and when
 // the services have ended; it returns within [internalevent.FlushTime] and leaves nothing running.
 func (p *Process) Report(ctx context.Context, b *bus.Bus, processes ...string) (stop func()) {
 	p.began(time.Now(), processes)
@@ -49,6 +50,9 @@ func (p *Process) Report(ctx context.Context, b *bus.Bus, processes ...string) (
 	reporting, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var group, publisher sync.WaitGroup
 	group.Go(func() { p.reportMemory(reporting, memoryPeriod, processes) })
+	reporter := status.Reporter{Bus: b, Telemetry: p.Telemetry, Program: p.Program, Instance: p.Instance}
+	group.Go(func() { reporter.Run(reporting) })
+	group.Go(func() { p.watchBusCertificates(reporting, b) })
 	publishing, end := context.WithCancel(context.WithoutCancel(ctx))
 	if p.Telemetry.Copies != nil {
 		own := internalevent.NewPublisher(p.Collector, p.Telemetry.Copies, b, p.Logger)

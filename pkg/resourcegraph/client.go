@@ -54,6 +54,7 @@ type Settings struct {
 type Client struct {
 	graph      *armresourcegraph.Client
 	credential *renewable
+	origin     Credential
 	brake      *brake
 	kind       string
 	endpoint   string
@@ -124,7 +125,7 @@ func newClient(s Settings, h hooks) (*Client, error) {
 	}
 	manager := conf.Services[cloud.ResourceManager]
 	return &Client{
-		graph: graph, credential: cred, brake: b, clean: clean, close: net.close,
+		graph: graph, credential: cred, origin: s.Credential, brake: b, clean: clean, close: net.close,
 		kind:     s.Credential.kind(),
 		endpoint: manager.Endpoint,
 		login:    s.Credential.endpoint(conf.ActiveDirectoryAuthorityHost),

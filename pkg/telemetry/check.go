@@ -81,6 +81,20 @@ func (c *checks) serve(w http.ResponseWriter, _ *http.Request) {
 	_, _ = w.Write(body)
 }
 
+// NotReady are the parts that cannot do their work now, each with the reason: the failing lines of /readyz.
+func (t *Telemetry) NotReady() map[string]string {
+	t.ready.mu.Lock()
+	list := t.ready.list
+	t.ready.mu.Unlock()
+	failing := map[string]string{}
+	for _, n := range list {
+		if err := n.run(); err != nil {
+			failing[n.name] = err.Error()
+		}
+	}
+	return failing
+}
+
 var readyMetric = prometheus.NewDesc("collector_ready", "1 if this part of the program can do its work, else 0: the lines of /readyz.", []string{"part"}, nil)
 
 // Describe and Collect show the checks on /metrics.

@@ -31,12 +31,14 @@ const (
 // 401 and 403, AADSTS7000215 and AADSTS7000222, are different failures. Failures that take turns are each
 // logged once, and no more than 16 in one incident.
 //
-// It has no goroutine: when nothing is reported, nothing is logged. It is safe for concurrent use.
+// While it lasts it is among the [Failures] of the logger's process. It has no goroutine: when nothing is reported,
+// nothing is logged. It is safe for concurrent use.
 type Incident struct {
 	logger *slog.Logger
 	what   string
 	level  slog.Level
 	now    func() time.Time
+	shown  *Failures // of the process; nil for none
 
 	mu       sync.Mutex
 	failures int // 0: fine
@@ -57,7 +59,7 @@ func IncidentClock(now func() time.Time) IncidentOption { return func(i *Inciden
 // NewIncident returns an incident that is fine. what names the thing in words that an operator
 // understands, with its address: `The connection to collector-eu.devo.io:443`.
 func NewIncident(logger *slog.Logger, what string, options ...IncidentOption) *Incident {
-	i := &Incident{logger: logger, what: what, level: slog.LevelError, now: time.Now, texts: make(map[string]struct{})}
+	i := &Incident{logger: logger, what: what, level: slog.LevelError, now: time.Now, texts: make(map[string]struct{}), shown: FailuresOf(logger)}
 	for _, option := range options {
 		option(i)
 	}
@@ -76,6 +78,7 @@ func (i *Incident) Report(err error, attrs ...any) {
 	defer i.mu.Unlock()
 	now := i.now()
 	i.failures++
+	i.shown.Report(i, i.what, i.level, err)
 	if i.failures == 1 {
 		i.since = now
 	}
@@ -122,4 +125,5 @@ func (i *Incident) Resolve() {
 		i.now().Sub(i.since).Round(time.Millisecond)))
 	i.failures = 0
 	clear(i.texts)
+	i.shown.Resolve(i)
 }

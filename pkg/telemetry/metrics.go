@@ -23,6 +23,9 @@ var LatencyBuckets = []float64{
 	3600, 3 * 3600, 6 * 3600, 12 * 3600, 24 * 3600,
 }
 
+// Gatherer gives the figures of /metrics.
+func (t *Telemetry) Gatherer() prometheus.Gatherer { return t.registry }
+
 // newResource describes the process; what the environment says about it wins, as the OpenTelemetry
 // specification wants it.
 func newResource(ctx context.Context, s Settings, logger *slog.Logger) (*resource.Resource, error) {

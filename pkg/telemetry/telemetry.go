@@ -71,6 +71,8 @@ type Telemetry struct {
 	Tracer trace.Tracer
 	// Copies are the log's lines for Devo; nil unless Settings.Copy asks for them.
 	Copies *Copies
+	// Failures are what fails at the moment.
+	Failures *Failures
 
 	level    *slog.LevelVar
 	listen   string
@@ -114,7 +116,8 @@ func New(ctx context.Context, s Settings) (*Telemetry, error) {
 		t.Copies = newCopies()
 		logger = slog.New(newCopyHandler(logger.Handler(), t.Copies))
 	}
-	t.Logger = logger
+	t.Failures = newFailures()
+	t.Logger = slog.New(&failureHandler{logger.Handler(), t.Failures})
 	if t.listen, err = listenAddress(s.Listen); err != nil {
 		return nil, err
 	}

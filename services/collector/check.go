@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"go.opentelemetry.io/otel/metric/noop"
 
+	"defenderiot/pkg/certificate"
 	"defenderiot/pkg/config"
 	"defenderiot/pkg/devo"
 	"defenderiot/pkg/fault"
@@ -167,13 +168,7 @@ func expiring(c *config.Config, o config.Output, now time.Time) []string {
 	if err != nil {
 		return nil
 	}
-	var out []string
-	for _, v := range files {
-		if text := v.Notice(now); text != "" {
-			out = append(out, text+"; "+v.Remedy())
-		}
-	}
-	return out
+	return certificate.Notices(files, now)
 }
 
 func checkOutput(ctx context.Context, c *config.Config, o config.Output) (string, error) {

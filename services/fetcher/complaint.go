@@ -18,6 +18,7 @@ type complaint struct {
 	mu    sync.Mutex
 	kind  string
 	count int
+	shown *telemetry.Failures // where it is told of while it lasts
 }
 
 // variable is what differs between two texts of the same failure: numbers, timestamps, ids.
@@ -52,6 +53,8 @@ func (c *complaint) log(logger *slog.Logger, level slog.Level, what, message str
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.count++
+	c.shown = telemetry.FailuresOf(logger)
+	c.shown.Report(c, what, level, err)
 	kind := what + kindOf(err)
 	if kind == c.kind {
 		return false
@@ -73,6 +76,7 @@ func (c *complaint) forget() int {
 	defer c.mu.Unlock()
 	n := c.count
 	c.kind, c.count = "", 0
+	c.shown.Resolve(c)
 	return n
 }
 
@@ -84,4 +88,5 @@ func (c *complaint) over(logger *slog.Logger, what string) {
 		logger.Info(what, "failures", c.count)
 	}
 	c.kind, c.count = "", 0
+	c.shown.Resolve(c)
 }

@@ -64,7 +64,7 @@ func Configured(c *config.Config, r Runtime) (fetchers []*Fetcher, close func(),
 		service.Endpoint = client.Endpoint()
 		f, err := New(Options{
 			Source: source, Collector: c.Globals.Name,
-			Service: service, Graph: client, Bus: r.Bus, Logger: r.Logger, Meter: r.Meter, Tracer: r.Tracer,
+			Service: service, Graph: client, Certificates: client.Validities, Bus: r.Bus, Logger: r.Logger, Meter: r.Meter, Tracer: r.Tracer,
 			Instance: r.Instance, Alone: r.Alone,
 		})
 		if err != nil {

@@ -17,6 +17,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"defenderiot/pkg/bus"
+	"defenderiot/pkg/certificate"
 	"defenderiot/pkg/fault"
 	"defenderiot/pkg/resourcegraph"
 	"defenderiot/pkg/telemetry"
@@ -98,9 +99,11 @@ type Options struct {
 	Collector string
 	Graph     Graph
 	Bus       Bus
-	Logger    *slog.Logger
-	Meter     metric.Meter
-	Tracer    trace.Tracer
+	// Certificates reads what the client signs in with; nil for nothing that ends.
+	Certificates func(now time.Time) ([]certificate.Validity, error)
+	Logger       *slog.Logger
+	Meter        metric.Meter
+	Tracer       trace.Tracer
 	// Instance names this process, uniquely among all that ever run; it is shown as the lease's holder.
 	Instance string
 	// Alone says that no other process can be alive that holds the lease, because the caller owns the
@@ -114,22 +117,23 @@ type Options struct {
 
 // Fetcher fetches one source. Make it with New, call Run once. Ready is safe for concurrent use.
 type Fetcher struct {
-	source      proto.Source
-	service     Service
-	graph       Graph
-	bus         Bus
-	puller      string       // how the log calls it
-	logger      *slog.Logger // of the puller
-	setupLogger *slog.Logger
-	mainLogger  *slog.Logger
-	collector   string
-	tracer      trace.Tracer
-	metrics     *metrics
-	instance    string
-	alone       bool
-	wall        func() time.Time
-	timing      timing
-	hidden      hidden
+	source       proto.Source
+	service      Service
+	graph        Graph
+	bus          Bus
+	puller       string       // how the log calls it
+	logger       *slog.Logger // of the puller
+	setupLogger  *slog.Logger
+	mainLogger   *slog.Logger
+	collector    string
+	tracer       trace.Tracer
+	metrics      *metrics
+	instance     string
+	alone        bool
+	wall         func() time.Time
+	timing       timing
+	certificates func(now time.Time) ([]certificate.Validity, error)
+	hidden       hidden
 
 	running  atomic.Bool
 	pages    atomic.Uint64 // pages numbered so far in this process
@@ -189,7 +193,7 @@ func New(o Options) (*Fetcher, error) {
 		source: o.Source, service: s, graph: o.Graph, bus: o.Bus, puller: pullerThread(o.Source), tracer: tracerOr(o.Tracer),
 		metrics: m, instance: o.Instance, alone: o.Alone, wall: o.Clock, timing: defaultTiming(),
 		slots: make(chan struct{}, backgroundPages), notReady: errors.New("not started"),
-		hidden: hiddenBy(s.Masker),
+		hidden: hiddenBy(s.Masker), certificates: o.Certificates,
 	}
 	if err := observeMasker(o.Meter, o.Source, s.Masker); err != nil {
 		return nil, fmt.Errorf("fetcher: %w", err)
@@ -209,6 +213,7 @@ func (f *Fetcher) Run(ctx context.Context) error {
 		return errors.New("fetcher: Run was called twice")
 	}
 	defer f.setReady(errors.New("stopped"))
+	defer f.watchCertificate(ctx)()
 	kv := f.bind(ctx)
 	if kv == nil {
 		return nil
@@ -281,10 +286,12 @@ func (f *Fetcher) active(ctx context.Context, stop <-chan struct{}, kv keyValue,
 	f.begun.Do(f.sayInitialised)
 	f.logger.Warn("Waiting until setup will be executed")
 	setup := f.newSetup(stop, clock)
+	defer setup.failures.forget()
 	if !setup.ensure(ctx) {
 		return
 	}
 	var c complaint
+	defer c.forget()
 	var before *proto.Checkpoint // what a command has replaced
 	for ctx.Err() == nil && !stopped(stop) {
 		s, err := f.open(ctx, setup, kv, l)

@@ -25,7 +25,7 @@ type metrics struct {
 	dead, short, lost              metric.Int64Counter
 	failures, setupFailures        metric.Int64Counter
 	duration                       metric.Float64Histogram
-	position, lag, answered        metric.Float64Gauge
+	position, lag, answered, expiry metric.Float64Gauge
 	unreadable, nullStarts, leader metric.Int64Gauge
 }
 
@@ -63,6 +63,7 @@ func newMetrics(meter metric.Meter, source proto.Source) (*metrics, error) {
 	m.position = seconds("position_timestamp_seconds", "The record's position, seconds since the epoch.")
 	m.lag = seconds("lag_seconds", "Azure's time less the newest start seen, after each pull.")
 	m.answered = seconds("last_page_timestamp_seconds", "When Resource Graph last answered with a page, seconds since the epoch.")
+	m.expiry = seconds("certificate_expiry_timestamp_seconds", "When the client certificate ends that the source signs in with, seconds since the epoch.")
 	m.unreadable = gauge("unreadable_subscriptions", "Configured subscriptions that cannot be read.")
 	m.nullStarts = gauge("rows_without_start", "Rows without a usable start time.")
 	m.leader = gauge("leader", "1 while this process holds the source's lease.")

@@ -161,6 +161,7 @@ func (f *Fetcher) newSession(r *record, setup *setup, epoch uint64) *session {
 // run does everything that an active fetcher does. It returns when ctx ends, stop closes (nil), or the
 // record or lease is no longer this session's; all goroutines have ended by then.
 func (s *session) run(ctx context.Context) error {
+	defer s.silence()
 	s.logger.Info(fmt.Sprintf("Starting data collection every %d seconds", int(s.service.Period.Seconds())),
 		telemetry.Fields("period_seconds", int(s.service.Period.Seconds())))
 	if err := s.claimKnown(ctx); err != nil {
@@ -176,6 +177,13 @@ func (s *session) run(ctx context.Context) error {
 	group.Go(func() error { return orderly(s.pullAll(ctx, group)) })
 	group.Go(func() error { return orderly(s.maintain(ctx, group)) })
 	return group.Wait()
+}
+
+// silence ends what this session has complained of: who goes on complains anew.
+func (s *session) silence() {
+	for _, c := range []*complaint{&s.pullFailures, &s.fillFailures, &s.taskFailures, &s.fullRaw, &s.shortReads, &s.slowClaims} {
+		c.forget()
+	}
 }
 
 // isBehind says whether so much is unread that it is fetched in windows: the position, and the last

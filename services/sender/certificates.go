@@ -9,40 +9,31 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 
+	"defenderiot/pkg/certificate"
 	"defenderiot/pkg/devo"
 	"defenderiot/pkg/telemetry"
-)
-
-const (
-	// certificatePeriod is how often the files are looked at besides each connect, for an idle output has
-	// no connection.
-	certificatePeriod = time.Minute
-	// noticePeriod is how often a certificate that ends soon is told.
-	noticePeriod = 24 * time.Hour
 )
 
 // certificates watches the certificate files of one output: it tells when what they hold ends soon, and
 // when they cannot be taken up and what was read before stays in use.
 type certificates struct {
-	output   string
 	endpoint devo.Endpoint
-	logger   *slog.Logger
-	metrics  *metrics
 	stale    *telemetry.Incident
-	told     map[string]notice // by the file's kind; only watch uses it
-}
-
-// notice is what was told about a file.
-type notice struct {
-	end time.Time
-	at  time.Time
+	watched  certificate.Watch
 }
 
 func newCertificates(s OutputSettings, logger *slog.Logger, m *metrics) *certificates {
-	return &certificates{
-		output: s.Name, endpoint: s.Endpoint, logger: logger, metrics: m, told: map[string]notice{},
-		stale: telemetry.NewIncident(logger, "taking up the certificate files of output "+s.Name, telemetry.IncidentLevel(slog.LevelWarn)),
+	c := &certificates{
+		endpoint: s.Endpoint,
+		stale:    telemetry.NewIncident(logger, "taking up the certificate files of output "+s.Name, telemetry.IncidentLevel(slog.LevelWarn)),
 	}
+	c.watched = certificate.Watch{
+		Logger: logger, Attrs: []any{"output", s.Name}, Read: c.files,
+		Record: func(ctx context.Context, v certificate.Validity) {
+			m.expiry.Record(ctx, float64(v.End.Unix()), metric.WithAttributes(attribute.String("output", s.Name), attribute.String("file", v.Kind)))
+		},
+	}
+	return c
 }
 
 // read tells the outcome of the last reading of the files. It is safe for concurrent use.
@@ -54,31 +45,17 @@ func (c *certificates) read() {
 	c.stale.Resolve()
 }
 
-// watch looks at the files until ctx ends.
-func (c *certificates) watch(ctx context.Context) {
-	for {
-		c.look(ctx, time.Now())
-		if !pause(ctx, certificatePeriod) {
-			return
-		}
-	}
-}
+// watch looks at the files until ctx ends, also while there is no connection that reads them.
+func (c *certificates) watch(ctx context.Context) { c.watched.Run(ctx) }
 
 // look reads the files once, as a connect at now would.
-func (c *certificates) look(ctx context.Context, now time.Time) {
+func (c *certificates) look(ctx context.Context, now time.Time) { c.watched.Look(ctx, now) }
+
+// files reads them. Where that fails no connection comes about either, and that is told.
+func (c *certificates) files(now time.Time) ([]certificate.Validity, error) {
 	files, err := c.endpoint.Validities(now)
-	if err != nil {
-		return // no connection comes about either, and that is told
+	if err == nil {
+		c.read()
 	}
-	c.read()
-	for _, v := range files {
-		c.metrics.expiry.Record(ctx, float64(v.End.Unix()), metric.WithAttributes(attribute.String("output", c.output), attribute.String("file", v.Kind)))
-		text := v.Notice(now)
-		last := c.told[v.Kind]
-		if text == "" || last.end.Equal(v.End) && now.Sub(last.at) < noticePeriod {
-			continue
-		}
-		c.told[v.Kind] = notice{end: v.End, at: now}
-		c.logger.Warn(text, "output", c.output, "hint", v.Remedy())
-	}
+	return files, err
 }
