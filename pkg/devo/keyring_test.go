@@ -3,7 +3,6 @@ package devo
 import (
 	"bytes"
 	"os"
-	"strings"
 	"testing"
 	"time"
 

@@ -26,6 +26,18 @@ type View struct {
 // Unconfirmed counts the events that were written and are not settled.
 func (v *View) Unconfirmed() int { return v.Written.Len() }
 
+// FirstUnconfirmed is the sequence behind everything that is settled without a gap; the floor alone may lag.
+func (v *View) FirstUnconfirmed() uint64 {
+	first := v.Floor + 1
+	for _, r := range v.Confirmed.Ranges() {
+		if r.First > first {
+			break
+		}
+		first = max(first, r.Last+1)
+	}
+	return first
+}
+
 // Read returns the output's ledger. A record that cannot be read is an error that names it.
 func Read(ctx context.Context, b *bus.Bus, output string) (View, error) {
 	found, err := b.Lookup(ctx, proto.BucketStream(proto.BucketLedgers), []string{allOf(output)})

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"sort"
-	"text/tabwriter"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -16,14 +15,19 @@ import (
 	"defenderiot/pkg/bus"
 	"defenderiot/pkg/config"
 	"defenderiot/pkg/ledger"
+	"defenderiot/pkg/replay"
 	"defenderiot/proto"
 	"defenderiot/services/fetcher"
 )
 
-const statusTimeout = 15 * time.Second
+const (
+	statusTimeout = 15 * time.Second
+	watchPeriod   = 2 * time.Second
+)
 
-// Status is where everything stands, read from streams, buckets and ledgers alone: the same after a
-// restart of anything, and for all replicas together. Its JSON names are stable.
+// Status is where everything stands, for all replicas together. Checkpoint, Sources, Events, Outputs, Streams and the
+// dead letters are read from streams, buckets and ledgers alone, so they are the same after a restart of anything. The
+// rest is what the running processes tell by their status records, of moments ago. Its JSON names are stable.
 type Status struct {
 	Time time.Time `json:"time"`
 	// Checkpoint is the source's; with several, the one that is furthest behind.
@@ -32,7 +36,21 @@ type Status struct {
 	Events     EventStatus              `json:"events"`
 	Outputs    map[string]*OutputStatus `json:"outputs"`
 	// DeadLetters counts what waits for a decision.
-	DeadLetters uint64 `json:"dead_letters"`
+	DeadLetters    uint64                   `json:"dead_letters"`
+	LastDeadLetter *LetterStatus            `json:"last_dead_letter"`
+	Streams        map[string]*StreamStatus `json:"streams"`
+	// Replays are the jobs that are running.
+	Replays []string `json:"replays"`
+
+	Inputs       map[string]*InputStatus `json:"inputs"`
+	Certificates []CertificateStatus     `json:"certificates"`
+	Processes    []ProcessStatus         `json:"processes"`
+	Errors       []ErrorStatus           `json:"errors"`
+	// Problems are what somebody has to look at, the most urgent first.
+	Problems []Problem `json:"problems"`
+
+	now       time.Time // the server's
+	unnoticed error     // why the records of the processes are not known, or not all
 }
 
 // SourceStatus is the record of one source.
@@ -49,9 +67,12 @@ type EventStatus struct {
 	Duplicates uint64 `json:"duplicates"` // of these, sighted before
 	Unique     uint64 `json:"unique"`     // of these, in UNIQUE
 	Waiting    uint64 `json:"waiting"`    // of these, not deduplicated yet
+	// Oldest is how long the first of those that wait has been in RAW.
+	Oldest          float64 `json:"oldest_waiting_seconds"`
+	UniquePerSecond float64 `json:"unique_per_second"`
 }
 
-// OutputStatus is the ledger of one output.
+// OutputStatus is the ledger of one output, and what its senders tell.
 type OutputStatus struct {
 	Confirmed   uint64      `json:"confirmed"`
 	Pending     uint64      `json:"pending"`     // in UNIQUE and not confirmed
@@ -61,6 +82,31 @@ type OutputStatus struct {
 	Rotations   uint64      `json:"rotations"`
 	Proof       proto.Proof `json:"proof"`
 	Senders     int         `json:"senders"`
+	// Oldest is how long the first alert in UNIQUE has waited that is not confirmed.
+	Oldest             float64 `json:"oldest_unconfirmed_seconds"`
+	ConfirmedPerSecond float64 `json:"confirmed_per_second"`
+	// Delay is from an alert's start to its confirmation, the mean of the last minute; nil when none was confirmed.
+	Delay *float64 `json:"alert_to_confirmation_seconds"`
+	// Reachable: a sender reached the endpoint when it last tried; nil when none is heard of.
+	Reachable *bool `json:"reachable"`
+}
+
+// StreamStatus is how much a stream holds.
+type StreamStatus struct {
+	Messages uint64  `json:"messages"`
+	Bytes    uint64  `json:"bytes"`
+	Limit    uint64  `json:"limit_bytes"`
+	Fill     float64 `json:"fill_ratio"`
+	// Lost counts messages that the server could not read when it last recovered the stream.
+	Lost uint64 `json:"lost_messages"`
+}
+
+// LetterStatus is the newest dead letter.
+type LetterStatus struct {
+	Time   time.Time `json:"time"`
+	Stage  string    `json:"stage"`
+	Output string    `json:"output,omitempty"`
+	Reason string    `json:"reason"`
 }
 
 func (a *app) statusCommand() *cobra.Command {
@@ -70,7 +116,7 @@ func (a *app) statusCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.status(cmd.Context(), asJSON, watch) },
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	cmd.Flags().BoolVar(&watch, "watch", false, "print again every two seconds")
+	cmd.Flags().BoolVar(&watch, "watch", false, "show it again every two seconds, on the whole terminal where there is one")
 	return cmd
 }
 
@@ -78,6 +124,9 @@ func (a *app) status(ctx context.Context, asJSON, watch bool) error {
 	c, _, err := a.load()
 	if err != nil {
 		return err
+	}
+	if screen := a.screen(); watch && !asJSON && screen != nil {
+		return screen.watch(ctx, c)
 	}
 	b, _, err := a.connect(c, slog.LevelError)
 	if err != nil {
@@ -96,7 +145,7 @@ func (a *app) status(ctx context.Context, asJSON, watch bool) error {
 			}
 			err = enc.Encode(s)
 		} else {
-			err = a.print(s)
+			_, err = fmt.Fprint(a.stdout, s.view(0, 0).text(0, a.screen().colours()))
 		}
 		if err != nil || !watch {
 			return err
@@ -104,19 +153,28 @@ func (a *app) status(ctx context.Context, asJSON, watch bool) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(2 * time.Second):
+		case <-time.After(watchPeriod):
 		}
 	}
 }
 
-// ReadStatus reads the status of the pipeline that c configures.
+// ReadStatus reads the status of the pipeline that c configures. An error is one of the bus; what the processes tell
+// is left out where it cannot be read, and Problems say so.
 func ReadStatus(ctx context.Context, b *bus.Bus, c *config.Config) (*Status, error) {
 	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
-	s := &Status{Time: time.Now().UTC(), Sources: map[string]*SourceStatus{}, Outputs: map[string]*OutputStatus{}}
-	if err := errors.Join(s.readSources(ctx, b, c), s.readEvents(ctx, b), s.readOutputs(ctx, b, c)); err != nil {
-		return nil, err
+	s := &Status{
+		Time: time.Now().UTC(), Sources: map[string]*SourceStatus{}, Outputs: map[string]*OutputStatus{},
+		Streams: map[string]*StreamStatus{}, Inputs: map[string]*InputStatus{},
+		Certificates: []CertificateStatus{}, Processes: []ProcessStatus{}, Errors: []ErrorStatus{}, Problems: []Problem{}, Replays: []string{},
 	}
+	for _, read := range []func(context.Context, *bus.Bus, *config.Config) error{s.readSources, s.readEvents, s.readOutputs, s.readStreams} {
+		if err := read(ctx, b, c); err != nil {
+			return nil, err
+		}
+	}
+	s.readProcesses(ctx, b, c)
+	s.judge(c)
 	return s, nil
 }
 
@@ -149,7 +207,7 @@ func (s *Status) readSources(ctx context.Context, b *bus.Bus, c *config.Config) 
 	return nil
 }
 
-func (s *Status) readEvents(ctx context.Context, b *bus.Bus) error {
+func (s *Status) readEvents(ctx context.Context, b *bus.Bus, _ *config.Config) error {
 	raw, err := b.Stream(ctx, proto.StreamRaw)
 	if err != nil {
 		return fmt.Errorf("stream RAW: %w", err)
@@ -171,6 +229,7 @@ func (s *Status) readEvents(ctx context.Context, b *bus.Bus) error {
 		return fmt.Errorf("stream DEAD: %w", err)
 	}
 	info := consumer.CachedInfo()
+	s.now = unique.CachedInfo().TimeStamp
 	s.DeadLetters = letters.State.Msgs
 	s.Events.Received = raw.CachedInfo().State.LastSeq
 	s.Events.Unique = unique.CachedInfo().State.LastSeq
@@ -178,6 +237,37 @@ func (s *Status) readEvents(ctx context.Context, b *bus.Bus) error {
 	buried := uint64(len(letters.State.Subjects)) // one letter a subject
 	if known := s.Events.Unique + s.Events.Waiting + buried; known < s.Events.Received {
 		s.Events.Duplicates = s.Events.Received - known
+	}
+	if s.Events.Waiting > 0 {
+		if s.Events.Oldest, err = s.waited(ctx, b, proto.StreamRaw, info.AckFloor.Stream+1); err != nil {
+			return err
+		}
+	}
+	return s.readLastLetter(ctx, dead, letters.State)
+}
+
+// waited is for how many seconds the message at sequence, or the next one that is there, has been in the stream.
+func (s *Status) waited(ctx context.Context, b *bus.Bus, stream string, sequence uint64) (float64, error) {
+	at, found, err := b.StoredAt(ctx, stream, sequence)
+	if err != nil || !found {
+		return 0, err
+	}
+	return max(0, s.now.Sub(at).Seconds()), nil
+}
+
+func (s *Status) readLastLetter(ctx context.Context, dead jetstream.Stream, state jetstream.StreamState) error {
+	if state.Msgs == 0 {
+		return nil
+	}
+	m, err := dead.GetMsg(ctx, state.LastSeq)
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return nil // settled just now, or the last one was
+	}
+	if err != nil {
+		return fmt.Errorf("the last dead letter: %w", err)
+	}
+	if d, err := proto.DecodeDeadLetter(m.Data); err == nil { // `dead show` says what is wrong with it
+		s.LastDeadLetter = &LetterStatus{Time: m.Time, Stage: d.Stage, Output: d.Output, Reason: d.Reason}
 	}
 	return nil
 }
@@ -193,34 +283,40 @@ func (s *Status) readOutputs(ctx context.Context, b *bus.Bus, c *config.Config) 
 			return fmt.Errorf("consumer of output %s: %w", name, err)
 		}
 		info := consumer.CachedInfo()
-		s.Outputs[name] = &OutputStatus{
+		o := &OutputStatus{
 			Confirmed: view.Counters.Confirmed, Unconfirmed: uint64(view.Unconfirmed()),
 			Pending: info.NumPending + uint64(info.NumAckPending),
 			Resent:  view.Counters.Resent, Dead: view.Counters.Dead, Rotations: view.Counters.Rotations,
 			Proof: view.Proof, Senders: view.Senders,
 		}
+		if first := view.FirstUnconfirmed(); first <= s.Events.Unique {
+			if o.Oldest, err = s.waited(ctx, b, proto.StreamUnique, first); err != nil {
+				return err
+			}
+		}
+		s.Outputs[name] = o
 	}
 	return nil
 }
 
-func (a *app) print(s *Status) error {
-	w := tabwriter.NewWriter(a.stdout, 0, 4, 2, ' ', 0)
-	if s.Checkpoint == nil {
-		fmt.Fprintln(w, "checkpoint\tnone yet")
+func (s *Status) readStreams(ctx context.Context, b *bus.Bus, _ *config.Config) error {
+	for _, name := range []string{proto.StreamRaw, proto.StreamUnique, proto.StreamDead} {
+		v, err := b.Volume(ctx, name)
+		if err != nil {
+			return err
+		}
+		s.Streams[name] = &StreamStatus{Messages: v.Messages, Bytes: v.Bytes, Limit: v.Limit, Fill: v.Fill(), Lost: v.Lost}
 	}
-	for _, name := range keys(s.Sources) {
-		record := s.Sources[name]
-		fmt.Fprintf(w, "checkpoint\t%s\t%s (%s ago), generation %d\n", name,
-			record.LastEventTime.Format(time.RFC3339), s.Time.Sub(record.LastEventTime).Round(time.Second), record.Generation)
+	jobs, err := replay.Jobs(ctx, b)
+	if err != nil && len(jobs) == 0 {
+		return err
 	}
-	fmt.Fprintf(w, "events\treceived %d\tunique %d, duplicates %d, waiting %d\n", s.Events.Received, s.Events.Unique, s.Events.Duplicates, s.Events.Waiting)
-	for _, name := range keys(s.Outputs) {
-		o := s.Outputs[name]
-		fmt.Fprintf(w, "output\t%s\tconfirmed %d, pending %d, unconfirmed %d, possibly resent %d, proof %s\n",
-			name, o.Confirmed, o.Pending, o.Unconfirmed, o.Resent, o.Proof)
+	for _, j := range jobs {
+		if j.State == proto.JobRunning {
+			s.Replays = append(s.Replays, j.ID)
+		}
 	}
-	fmt.Fprintf(w, "dead letters\t%d\n", s.DeadLetters)
-	return w.Flush()
+	return nil
 }
 
 func keys[V any](m map[string]V) []string {

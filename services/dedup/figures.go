@@ -104,7 +104,7 @@ func (k *Keeper) waiting(ctx context.Context, last uint64) (map[string]time.Dura
 			return nil, err
 		}
 		waited[output] = 0
-		first := firstUnconfirmed(&view)
+		first := view.FirstUnconfirmed()
 		if first > last {
 			continue
 		}
@@ -117,16 +117,4 @@ func (k *Keeper) waiting(ctx context.Context, last uint64) (map[string]time.Dura
 		}
 	}
 	return waited, names.Err()
-}
-
-// firstUnconfirmed is the sequence behind everything that is confirmed without a gap; the floor alone may lag.
-func firstUnconfirmed(v *ledger.View) uint64 {
-	first := v.Floor + 1
-	for _, r := range v.Confirmed.Ranges() {
-		if r.First > first {
-			break
-		}
-		first = max(first, r.Last+1)
-	}
-	return first
 }

@@ -105,8 +105,8 @@ func TestFigures(t *testing.T) {
 	// Confirmed up to a gap: it is the gap's first that waits.
 	confirm("devo_2", 1)
 	view, err := ledger.Read(ctx, b, "devo_2")
-	if err != nil || firstUnconfirmed(&view) != 3 {
-		t.Errorf("first unconfirmed: %d, %v", firstUnconfirmed(&view), err)
+	if err != nil || view.FirstUnconfirmed() != 3 {
+		t.Errorf("first unconfirmed: %d, %v", view.FirstUnconfirmed(), err)
 	}
 	topology.Outputs = topology.Outputs[:1]
 	if _, err := b.Provision(ctx, topology, true); err != nil {

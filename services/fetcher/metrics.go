@@ -21,12 +21,12 @@ import (
 type metrics struct {
 	labels metric.MeasurementOption
 
-	rows, fresh, duplicates, pages metric.Int64Counter
-	dead, short, lost              metric.Int64Counter
-	failures, setupFailures        metric.Int64Counter
-	duration                       metric.Float64Histogram
+	rows, fresh, duplicates, pages  metric.Int64Counter
+	dead, short, lost               metric.Int64Counter
+	failures, setupFailures         metric.Int64Counter
+	duration                        metric.Float64Histogram
 	position, lag, answered, expiry metric.Float64Gauge
-	unreadable, nullStarts, leader metric.Int64Gauge
+	unreadable, nullStarts, leader  metric.Int64Gauge
 }
 
 func newMetrics(meter metric.Meter, source proto.Source) (*metrics, error) {
