@@ -115,6 +115,13 @@ func TestWhoMayDoWhat(t *testing.T) {
 		kv("checkpoints"):                                              {fetcher, collector, operator},
 		kv("hashes"):                                                   {dedup, collector},
 		kv("ledgers"):                                                  {sender, collector, operator, admin},
+		kv("status.fetcher"):                                           {fetcher, collector},
+		kv("status.dedup"):                                             {dedup, collector},
+		kv("status.sender"):                                            {sender, collector},
+		kv("status.collector"):                                         {collector},
+		api("DIRECT.GET.KV_status"):                                    {operator},
+		api("STREAM.CREATE.KV_status"):                                 {admin},
+		"$SYS.REQ.USER.INFO":                                           {fetcher, dedup, sender, collector, operator, admin},
 		"internal.lines":                                               {fetcher, dedup, sender, collector, operator, admin},
 		"internal.metric.devo_1":                                       {sender, collector},
 	}
@@ -333,5 +340,52 @@ func TestWhyThereIsNoConnection(t *testing.T) {
 				t.Errorf("the password is in the log:\n%s", log.String())
 			}
 		})
+	}
+}
+
+// A user's rights are compared with what this version needs; a server without users restricts nobody.
+func TestRights(t *testing.T) {
+	d := secured(t)
+	for _, p := range bus.Permissions() {
+		user, restricted, err := d.Connect(d.Settings(p.User)).Rights(bustest.Context(t))
+		if err != nil || user != p.User || !restricted {
+			t.Errorf("%s: %q, %v, %v", p.User, user, restricted, err)
+		}
+	}
+	open := bustest.Deploy(t, "nats-server.conf", 1)
+	if _, restricted, err := open.Connect(bus.Settings{URL: open.URL, Name: "x", Logger: bustest.Logger()}).Rights(bustest.Context(t)); err != nil || restricted {
+		t.Errorf("open server: %v, %v", restricted, err)
+	}
+}
+
+// What an older users.conf does not have is named.
+func TestRightsOfAnOlderConfiguration(t *testing.T) {
+	account := server.NewAccount(bus.Account)
+	allowed := []string{"$SYS.REQ.USER.INFO", "$JS.API.STREAM.*.>", "$JS.API.CONSUMER.>", "$JS.API.DIRECT.>", "$JS.ACK.>", "internal.>", "alerts.dead.>", "$KV.ledgers.>", "$KV.jobs.*"}
+	s, err := server.NewServer(&server.Options{
+		Host: "127.0.0.1", Port: server.RANDOM_PORT, NoLog: true, NoSigs: true, JetStream: true, StoreDir: t.TempDir(), Accounts: []*server.Account{account},
+		Users: []*server.User{{Username: "sender", Password: "x", Account: account, Permissions: &server.Permissions{
+			Publish:   &server.SubjectPermission{Allow: allowed},
+			Subscribe: &server.SubjectPermission{Allow: []string{bus.InboxPrefix("sender") + ".>"}},
+		}}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	defer func() { s.Shutdown(); s.WaitForShutdown() }()
+	if !s.ReadyForConnections(time.Minute) {
+		t.Fatal("the server is not ready")
+	}
+	b, err := bus.Connect(bus.Settings{URL: s.ClientURL(), User: "sender", Password: secret.New("x"), Name: "x", Logger: bustest.Logger()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := bustest.Context(t)
+	defer func() { _ = b.Close(ctx) }()
+	// $KV.jobs.> is more than $KV.jobs.*, and nothing covers $KV.status.sender.>.
+	_, _, err = b.Rights(ctx)
+	if !errors.Is(err, bus.ErrRefused) || !strings.Contains(err.Error(), `"$KV.jobs.>", nor to 1 more`) || !strings.Contains(fault.Hint(err), "users.conf") {
+		t.Errorf("got %v", err)
 	}
 }

@@ -279,7 +279,7 @@ func (b *Bus) firstSequence(ctx context.Context, from string) (uint64, error) {
 func (b *Bus) Wait(ctx context.Context, t Topology, waiting func(missing string)) error {
 	said := ""
 	for {
-		missing := b.missing(ctx, t)
+		missing := b.Missing(ctx, t)
 		if missing == "" {
 			return nil
 		}
@@ -295,7 +295,8 @@ func (b *Bus) Wait(ctx context.Context, t Topology, waiting func(missing string)
 	}
 }
 
-func (b *Bus) missing(ctx context.Context, t Topology) string {
+// Missing names the first thing of t that is not there, or cannot be seen, with the reason; "" when all is there.
+func (b *Bus) Missing(ctx context.Context, t Topology) string {
 	if err := b.Connected(); err != nil {
 		return "the connection to the bus" // why is in the log
 	}

@@ -76,6 +76,14 @@ func (a *app) check(ctx context.Context, asJSON bool) error {
 			}
 		}
 	}
+	warn := func(warnings []string) {
+		steps[len(steps)-1].Warnings = warnings
+		for _, w := range warnings {
+			if !asJSON {
+				fmt.Fprintf(a.stdout, "        warning: %s\n", w)
+			}
+		}
+	}
 	say("configuration", c.File(), nil)
 	for _, w := range warnings {
 		if !asJSON {
@@ -83,18 +91,17 @@ func (a *app) check(ctx context.Context, asJSON bool) error {
 		}
 	}
 	for _, name := range fetcher.Enabled(c) {
-		checkInput(ctx, c, name, say)
+		checkInput(ctx, c, name, say, warn)
 	}
 	for _, name := range keys(c.Outputs) {
 		detail, err := checkOutput(ctx, c, c.Outputs[name])
 		say("output "+name, detail, err)
-		last := &steps[len(steps)-1]
-		last.Warnings = expiring(c, c.Outputs[name], time.Now())
-		for _, w := range last.Warnings {
-			if !asJSON {
-				fmt.Fprintf(a.stdout, "        warning: %s\n", w)
-			}
-		}
+		warn(expiring(c, c.Outputs[name], time.Now()))
+	}
+	if !c.Bus.IsEmbedded() {
+		detail, warnings, err := checkBus(ctx, c)
+		say("bus", detail, err)
+		warn(warnings)
 	}
 	if asJSON {
 		enc := json.NewEncoder(a.stdout)
@@ -117,7 +124,7 @@ type checkError struct{ error }
 
 func (e *checkError) Unwrap() []error { return []error{e.error, process.ErrCheckFailed} }
 
-func checkInput(ctx context.Context, c *config.Config, name string, say func(name, detail string, err error)) {
+func checkInput(ctx context.Context, c *config.Config, name string, say func(name, detail string, err error), warn func([]string)) {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
 	client, err := fetcher.Client(c, name, nil, noop.Meter{})
@@ -126,11 +133,14 @@ func checkInput(ctx context.Context, c *config.Config, name string, say func(nam
 		return
 	}
 	defer client.Close()
-	if err := client.Token(ctx); err != nil {
-		say("token for "+name, "", err)
+	err = client.Token(ctx)
+	say("token for "+name, client.Identity(), err)
+	if files, unreadable := client.Validities(time.Now()); unreadable == nil { // else the token has failed
+		warn(certificate.Notices(files, time.Now()))
+	}
+	if err != nil {
 		return
 	}
-	say("token for "+name, client.Identity(), nil)
 	alerts := c.Inputs[name].Services.IoTSecurityAlerts
 	page, err := client.Page(ctx, resourcegraph.Query{
 		Text:          resourcegraph.WindowQuery(time.Now().Add(-90*24*time.Hour), time.Time{}),

@@ -241,6 +241,27 @@ func TestProgramsWithTheirOwnUsers(t *testing.T) {
 	d.program("dedup", bus.UserDedup)
 	d.program("sender", bus.UserSender)
 	d.delivered(100)
+	for _, user := range []string{bus.UserFetcher, bus.UserDedup, bus.UserSender, bus.UserOperator, bus.UserAdmin} {
+		if out := d.must(user, "check"); !strings.Contains(out, "ok      bus: connected to tls://") || !strings.Contains(out, "TLS 1.3) as "+user+", with the rights that this version needs; everything is provisioned") {
+			t.Errorf("check as %s:\n%s", user, out)
+		}
+	}
+	var s collector.Status
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("last status: %+v, inputs %+v", s, s.Inputs["defender_for_iot"])
+		}
+	})
+	d.until("the status records of three programs, with what only they know", func() bool {
+		s = d.status(bus.UserOperator)
+		certificates := map[string]bool{}
+		for _, c := range s.Certificates {
+			certificates[c.Of+" "+c.File] = true
+		}
+		in := s.Inputs["defender_for_iot"]
+		return len(s.Processes) == 3 && in.Active != "" && in.QuotaRemaining != nil && in.LastPage != nil &&
+			s.Outputs["devo_1"].Reachable != nil && *s.Outputs["devo_1"].Reachable && certificates["bus ca"] && certificates["bus server"] && certificates["output devo_1 cert"]
+	})
 	d.must(bus.UserOperator, "checkpoint", "show")
 	d.must(bus.UserOperator, "checkpoint", "reset", "--resend", "--to", time.Now().Add(-2*time.Minute).UTC().Format(time.RFC3339))
 	d.delivered(50)

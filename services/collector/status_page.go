@@ -33,6 +33,15 @@ type page [][]span
 
 func (p *page) add(spans ...span) { *p = append(*p, spans) }
 
+// do adds what is to be done, on two lines at most.
+func (p *page) do(remedy string, width int) {
+	label := "      do "
+	for _, text := range wrap(remedy, width-len(label), 2) {
+		p.add(span{label, good}, span{text, plain})
+		label = "         "
+	}
+}
+
 // cut leaves at most n lines; the last one says how many are missing.
 func (p page) cut(n int) page {
 	if len(p) <= n {

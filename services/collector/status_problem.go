@@ -111,7 +111,7 @@ func (s *Status) judgeProcesses(c *config.Config) {
 			running[part] = true
 		}
 		for _, part := range keys(p.NotReady) {
-			s.problem(part == "bus", "ProgramNotReady", "see the errors", "%s %s: %s is not ready: %s", p.Program, p.Instance, part, p.NotReady[part])
+			s.judgeUnready(p, part)
 		}
 		if p.Limit > 0 && p.Memory > 0.9*p.Limit {
 			s.problem(false, "MemoryNearLimit", "raise the limit, keep /debug/pprof/heap", "%s %s uses %.0f %% of its memory", p.Program, p.Instance, 100*p.Memory/p.Limit)
@@ -123,6 +123,17 @@ func (s *Status) judgeProcesses(c *config.Config) {
 		}
 	}
 	slices.SortStableFunc(s.Problems, func(a, b Problem) int { return strings.Compare(a.Name, b.Name) })
+}
+
+// judgeUnready is about a part that cannot do its work, unless an error or an output says so already.
+func (s *Status) judgeUnready(p ProcessStatus, part string) {
+	text := fmt.Sprintf("%s %s: %s is not ready: %s", p.Program, p.Instance, part, p.NotReady[part])
+	switch {
+	case part == "bus":
+		s.problem(true, "BusUnreachable", "is the server up, is everything provisioned?", "%s", text)
+	case strings.HasPrefix(part, bus.UserFetcher) && !slices.ContainsFunc(s.Errors, func(e ErrorStatus) bool { return e.Instance == p.Instance }):
+		s.problem(false, "PullsFail", "its log says why", "%s", text)
+	}
 }
 
 func (s *Status) judgeInput(name string, in *InputStatus) {
@@ -138,8 +149,8 @@ func (s *Status) judgeInput(name string, in *InputStatus) {
 	if in.Unreadable > 0 {
 		s.problem(false, "SubscriptionsUnreadable", "grant Security Reader on them; the log names them", "%d subscriptions of %s cannot be read", in.Unreadable, name)
 	}
-	if in.QuotaRemaining != nil && *in.QuotaRemaining <= quotaUsed {
-		s.problem(false, "QuotaNearlyUsed", "lower quota_share, or a principal of its own", "Azure leaves %s %.0f requests of its quota", name, *in.QuotaRemaining)
+	if in.ThrottledPerMinute >= 1 {
+		s.problem(false, "QuotaNearlyUsed", "lower quota_share, or a principal of its own", "Azure throttles %s: %.0f answers with 429 in the last minute", name, in.ThrottledPerMinute)
 	}
 }
 

@@ -73,6 +73,7 @@ func (s *Status) wrong(width int) (out page) {
 		}
 		out.add(span{label, style}, span{p.Text, bold}, span{"  " + p.Name + ": " + p.Do, dim})
 	}
+	remedy := ""
 	for _, e := range s.Errors {
 		label, style := "ERROR    ", bad
 		if e.Warning {
@@ -84,10 +85,15 @@ func (s *Status) wrong(width int) (out page) {
 			}
 			out.add(span{label, style}, span{text, plain})
 		}
-		out.add(span{fmt.Sprintf("         %s, %s %s: %d times in %s, last %s ago", e.What, e.Program, e.Instance, e.Count, short(s.Time.Sub(e.Since)), short(s.Time.Sub(e.Last))), dim})
-		for _, text := range wrap(e.Remedy, width-12, 2) {
-			out.add(span{"      do ", good}, span{text, plain})
+		often := "once, " + short(s.Time.Sub(e.Last)) + " ago"
+		if e.Count > 1 {
+			often = fmt.Sprintf("%d times in %s, last %s ago", e.Count, short(s.Time.Sub(e.Since)), short(s.Time.Sub(e.Last)))
 		}
+		out.add(span{fmt.Sprintf("         %s; %s %s, %s", often, e.Program, e.Instance, e.What), dim})
+		if e.Remedy != remedy { // one cause shows at several places
+			out.do(e.Remedy, width)
+		}
+		remedy = e.Remedy
 	}
 	return out
 }

@@ -93,9 +93,7 @@ func picture(last *Status, err error, width, height int) page {
 		for _, text := range wrap(err.Error(), width-9, 3) {
 			p.add(span{"         " + text, plain})
 		}
-		for _, text := range wrap(fault.Hint(err), width-9, 2) {
-			p.add(span{"      do ", good}, span{text, plain})
-		}
+		p.do(fault.Hint(err), width)
 		if last == nil {
 			return p.cut(height)
 		}
