@@ -7,7 +7,9 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"syscall"
@@ -30,7 +32,17 @@ func serveBus(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	<-ctx.Done()
+	asked := make(chan os.Signal, 1)
+	signal.Notify(asked, syscall.SIGUSR1)
+	defer signal.Stop(asked)
+	for waiting := true; waiting; {
+		select {
+		case <-ctx.Done():
+			waiting = false
+		case <-asked: // by settledMemory
+			debug.FreeOSMemory()
+		}
+	}
 	return server.Shutdown(context.WithoutCancel(ctx))
 }
 

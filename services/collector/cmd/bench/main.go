@@ -56,6 +56,7 @@ func run() int {
 		{"replay", b.replay},
 		{"scale", b.scale},
 		{"obfuscation", b.obfuscation},
+		{"capacity", b.capacity},
 	} {
 		if !strings.Contains(m.name, *only) || ctx.Err() != nil {
 			continue
