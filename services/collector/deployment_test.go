@@ -259,7 +259,7 @@ func TestProgramsWithTheirOwnUsers(t *testing.T) {
 			certificates[c.Of+" "+c.File] = true
 		}
 		in := s.Inputs["defender_for_iot"]
-		return len(s.Processes) == 3 && in.Active != "" && in.QuotaRemaining != nil && in.LastPage != nil &&
+		return len(s.Processes) == 3 && in.Active != "" && in.LastPage != nil &&
 			s.Outputs["devo_1"].Reachable != nil && *s.Outputs["devo_1"].Reachable && certificates["bus ca"] && certificates["bus server"] && certificates["output devo_1 cert"]
 	})
 	d.must(bus.UserOperator, "checkpoint", "show")

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"defenderiot/pkg/certificate"
 	"defenderiot/proto"
@@ -71,7 +72,13 @@ func (s *Status) wrong(width int) (out page) {
 		if p.Critical {
 			label, style = "CRITICAL ", bad
 		}
-		out.add(span{label, style}, span{p.Text, bold}, span{"  " + p.Name + ": " + p.Do, dim})
+		line := []span{{label, style}, {p.Name + ": ", plain}, {p.Text, bold}}
+		if remedy := (span{"; do: " + p.Do, dim}); width <= 0 || utf8.RuneCountInString(label+p.Name+p.Text+remedy.text)+2 <= width {
+			out.add(append(line, remedy)...)
+			continue
+		}
+		out.add(line...)
+		out.do(p.Do, width)
 	}
 	remedy := ""
 	for _, e := range s.Errors {
@@ -177,7 +184,7 @@ func (s *Status) viewOutputs(width int) page {
 		reach, delay, oldest := span{"?", warn}, span{"-", dim}, span{"-", dim}
 		if o.Reachable != nil {
 			if reach = (span{"away", bad}); *o.Reachable {
-				reach = span{"up", good}
+				reach = span{"reached", good}
 			}
 		}
 		if o.Delay != nil {
