@@ -127,8 +127,12 @@ func (t table) page(width int) (out page) {
 	}
 	out.add(head...)
 	for _, row := range t.rows {
+		row = row[:min(columns, len(row))]
+		for len(row) > 1 && row[len(row)-1].text == "" {
+			row = row[:len(row)-1]
+		}
 		var line []span
-		for i, cell := range row[:min(columns, len(row))] {
+		for i, cell := range row {
 			line = append(line, span{pad(cell.text, widths[i]), cell.style})
 		}
 		out.add(line...)
