@@ -51,6 +51,6 @@ func (a *app) provision(ctx context.Context, prune bool) error {
 	if c.Bus.Replicas == 1 && !c.Bus.IsEmbedded() {
 		process.WarnIfLazy(ctx, b, logger)
 	}
-	fmt.Fprintf(a.stdout, "provisioned: 4 streams, 4 buckets, %d outputs\n", len(t.Outputs))
+	fmt.Fprintf(a.stdout, "provisioned: 4 streams, 5 buckets, %d outputs\n", len(t.Outputs))
 	return nil
 }

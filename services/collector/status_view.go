@@ -178,7 +178,7 @@ func (s *Status) viewFlow() (out page) {
 }
 
 func (s *Status) viewOutputs(width int) page {
-	t := table{head: []string{"output", "endpoint", "pending", "oldest", "conf/s", "delay", "proof", "unconf", "resent", "confirmed", "dead", "rotations", "senders"}}
+	t := table{head: []string{"output", "endpoint", "pending", "oldest", "conf/s", "delay", "proof", "unconf", "possibly resent", "confirmed", "dead", "rotations", "senders"}}
 	for _, name := range keys(s.Outputs) {
 		o := s.Outputs[name]
 		reach, delay, oldest := span{"?", warn}, span{"-", dim}, span{"-", dim}
