@@ -94,3 +94,19 @@ func TestCheckNamesCertificatesThatEndSoon(t *testing.T) {
 		}
 	})
 }
+
+// The certificate that signs in is told of in the same way; another one in its file ends first.
+func TestCheckNamesAClientCertificateThatEndsSoon(t *testing.T) {
+	s := newSite(t, simulator.Options{})
+	cert, _ := appCertificate(t)
+	s.Login.SetApp(simulator.App{ClientID: simulator.ClientID, Certificates: []*x509.Certificate{cert.Leaf}})
+	s.configure("{" + application("client_certificate: app.pem") + "}")
+	for _, left := range []time.Duration{365 * 24 * time.Hour, 10*24*time.Hour + time.Hour} {
+		s.write("certs/app.pem", append(asPEM(t, cert, false), authorityUntil(t, "old issuer", time.Now().Add(left))...))
+		output, code := s.check()
+		line := "        warning: the client_certificate file certs/app.pem holds a certificate (CN=old issuer) that expires on "
+		if code != 0 || strings.Contains(output, line) != (left < 30*24*time.Hour) {
+			t.Errorf("%v left: exit code %d:\n%s", left, code, output)
+		}
+	}
+}

@@ -15,6 +15,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
 	"defenderiot/pkg/bus"
+	"defenderiot/pkg/certificate"
 	"defenderiot/pkg/fault"
 	"defenderiot/proto"
 )
@@ -42,6 +43,9 @@ func TestMetricsAndTraces(t *testing.T) {
 		r := w.start(t, func(o *Options) {
 			o.Meter, o.Tracer = meter, tracer
 			o.Service.Subscriptions = []string{"sub-1", "sub-2"}
+			o.Certificates = func(now time.Time) ([]certificate.Validity, error) {
+				return []certificate.Validity{{Kind: "client_certificate", Path: "app.pem", End: now.Add(time.Hour)}}, nil
+			}
 		})
 		w.settle(2 * time.Minute)
 		r.halt(t)
@@ -82,7 +86,7 @@ func TestMetricsAndTraces(t *testing.T) {
 			t.Errorf("%s is %v, want %v", name, v, want)
 		}
 	}
-	for _, name := range []string{"rows_total", "duplicates_total", "pages_total", "pull_duration_seconds", "position_timestamp_seconds", "lag_seconds", "last_page_timestamp_seconds"} {
+	for _, name := range []string{"rows_total", "duplicates_total", "pages_total", "pull_duration_seconds", "position_timestamp_seconds", "lag_seconds", "last_page_timestamp_seconds", "certificate_expiry_timestamp_seconds"} {
 		if got["collector_fetcher_"+name] <= 0 {
 			t.Errorf("%s is %v", name, got["collector_fetcher_"+name])
 		}
