@@ -67,8 +67,9 @@ func (r *Reporter) Run(ctx context.Context) {
 		case <-ctx.Done():
 			end, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTime)
 			defer cancel()
-			// One that is left is shown as not heard of, and forgotten.
-			_ = r.Bus.RemoveStatus(end, r.Program, r.Instance)
+			if r.Bus.Connected() == nil { // one that is left is shown as not heard of, and forgotten
+				_ = r.Bus.RemoveStatus(end, r.Program, r.Instance)
+			}
 			return
 		case <-ticker.C:
 		}

@@ -40,7 +40,7 @@ type Step struct {
 func (a *app) checkCommand() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use: "check", Short: "validates the configuration, asks Azure for a token and an alert, connects to each output", Args: cobra.NoArgs,
+		Use: "check", Short: "validates the configuration, asks Azure for a token and an alert, connects to each output and to the bus", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.check(cmd.Context(), asJSON) },
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
