@@ -193,7 +193,7 @@ func TestNamesAreStable(t *testing.T) {
 		{proto.OutputConsumer("my devo"), "output-my=20devo"},
 		{proto.BucketStream(proto.BucketHashes), "KV_hashes"},
 		{proto.BucketSubject(proto.BucketHashes, "k"), "$KV.hashes.k"},
-		{proto.RawMsgID(iot, 3, 1700000000000, 2, 17), "defender_for_iot.23453.iot_security_alerts/3/1700000000000/2/17"},
+		{proto.RawMsgID(iot, 3, 1700000000000, 2, 17, "h"), "defender_for_iot.23453.iot_security_alerts/3/1700000000000/2/17/h"},
 		{proto.UniqueMsgID(3, "h"), "3/h"},
 		{fullDeadLetter().MsgID(), "sender/devo us-1/UNIQUE/4711"},
 		{(&proto.DeadLetter{Stage: "fetcher", AlertID: "A", Payload: []byte("p")}).MsgID(), "fetcher///0/" + proto.HashIdentity("a\x00p")},

@@ -32,6 +32,7 @@ import (
 	"defenderiot/pkg/bus"
 	"defenderiot/pkg/faultpoint"
 	"defenderiot/pkg/telemetry"
+	"defenderiot/pkg/trial"
 	"defenderiot/proto"
 )
 
@@ -64,6 +65,8 @@ type Dedup struct {
 	tracer  trace.Tracer
 	metrics *metrics
 	recent  *recent
+	care    *trial.Care
+	trial   *trial.Trial
 
 	trouble *telemetry.Incident
 	full    *telemetry.Incident
@@ -79,6 +82,7 @@ func New(o Options) (*Dedup, error) {
 	}
 	return &Dedup{
 		bus: o.Bus, logger: o.Logger, tracer: o.Tracer, metrics: m, recent: newRecent(),
+		care: trial.NewCare(), trial: trial.New(TrialWork, o.Logger),
 		trouble: telemetry.NewIncident(o.Logger, "deduplication"),
 		full:    telemetry.NewIncident(o.Logger, "passing alerts on to UNIQUE"),
 		newer:   telemetry.NewIncident(o.Logger, "reading alerts of a newer version"),
@@ -94,6 +98,7 @@ func (d *Dedup) Run(ctx context.Context) error {
 		group.Go(func() { d.work(ctx) })
 	}
 	group.Wait()
+	d.trial.Close()
 	return nil
 }
 

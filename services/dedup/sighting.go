@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"defenderiot/pkg/bus"
+	"defenderiot/pkg/faultpoint"
 	"defenderiot/proto"
 )
 
@@ -29,26 +30,47 @@ type sighting struct {
 func (d *Dedup) read(ctx context.Context, batch []jetstream.Msg) ([]*sighting, error) {
 	var envelopes proto.EnvelopeReader
 	sightings := make([]*sighting, 0, len(batch))
+	var suspects []suspect
 	for _, m := range batch {
 		meta, err := m.Metadata()
 		if err != nil {
 			return nil, fmt.Errorf("delivery without metadata: %w", err)
 		}
-		env, err := decode(&envelopes, m.Data())
-		switch {
-		case errors.Is(err, proto.ErrNewerMajor):
-			d.newer.Report(err)
-			d.metrics.newer.Add(ctx, 1)
-			_ = m.NakWithDelay(newerDelay)
-			continue
-		case err != nil:
-			d.bury(ctx, m, meta, err)
+		if d.suspicious(m, meta) {
+			suspects = append(suspects, suspect{m, meta})
 			continue
 		}
-		sightings = append(sightings, &sighting{msg: m, sequence: sequenceOf(m, meta), again: meta.NumDelivered > 1, env: env, key: claimSubject(env, env.Hash)})
+		if s := d.see(ctx, &envelopes, m, meta); s != nil {
+			sightings = append(sightings, s)
+		}
+	}
+	sound, err := d.try(ctx, suspects)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range sound {
+		if s := d.see(ctx, &envelopes, s.msg, s.meta); s != nil {
+			sightings = append(sightings, s)
+		}
 	}
 	d.metrics.received.Add(ctx, int64(len(batch)))
 	return sightings, nil
+}
+
+// see decodes one message; nil for one that is none of the batch's any more.
+func (d *Dedup) see(ctx context.Context, envelopes *proto.EnvelopeReader, m jetstream.Msg, meta *jetstream.MsgMetadata) *sighting {
+	env, err := decode(envelopes, m.Data())
+	switch {
+	case errors.Is(err, proto.ErrNewerMajor):
+		d.newer.Report(err)
+		d.metrics.newer.Add(ctx, 1)
+		_ = m.NakWithDelay(newerDelay)
+		return nil
+	case err != nil:
+		d.bury(ctx, m, meta, err)
+		return nil
+	}
+	return &sighting{msg: m, sequence: sequenceOf(m, meta), again: meta.NumDelivered > 1, env: env, key: claimSubject(env, env.Hash)}
 }
 
 // sequenceOf is what the message's claim names: its sequence in RAW, or the first one of a dead letter that was put
@@ -70,6 +92,7 @@ func decode(envelopes *proto.EnvelopeReader, data []byte) (env *proto.Envelope, 
 			err = fmt.Errorf("%w: reading it panicked: %v", proto.ErrMalformed, r)
 		}
 	}()
+	faultpoint.Crash(faultpoint.DedupReads, data)
 	return envelopes.ReadHead(data)
 }
 

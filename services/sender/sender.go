@@ -15,6 +15,7 @@ import (
 	"defenderiot/pkg/bus"
 	"defenderiot/pkg/devo"
 	"defenderiot/pkg/internalevent"
+	"defenderiot/pkg/trial"
 )
 
 // StopGrace is how long an orderly stop may spend on confirming what was written.
@@ -63,6 +64,7 @@ type Options struct {
 type Sender struct {
 	outputs    []*output
 	background []func(context.Context) // internal senders and monitors
+	trial      *trial.Trial
 }
 
 // New makes a Sender. Errors are settings out of their bounds.
@@ -71,7 +73,7 @@ func New(o Options) (*Sender, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Sender{}
+	s := &Sender{trial: trial.New(TrialWork, o.Logger)}
 	for _, settings := range o.Outputs {
 		if settings.Connections < 1 || settings.Connections > 64 {
 			return nil, fmt.Errorf("output %s: concurrent_connections %d is not between 1 and 64", settings.Name, settings.Connections)
@@ -83,6 +85,7 @@ func New(o Options) (*Sender, error) {
 			settings.proof = defaultProofTimes
 		}
 		out := newOutput(o, settings, m)
+		out.trial = s.trial
 		if out.compression, err = newCompression(settings.Compression); err != nil {
 			return nil, fmt.Errorf("output %s: %w", settings.Name, err)
 		}
@@ -107,6 +110,7 @@ func (s *Sender) Run(ctx context.Context) error {
 		group.Go(func() { run(ctx) })
 	}
 	group.Wait()
+	s.trial.Close()
 	return nil
 }
 

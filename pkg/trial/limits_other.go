@@ -1,0 +1,15 @@
+//go:build !linux
+
+package trial
+
+import (
+	"os"
+	"syscall"
+)
+
+func self() (string, error) { return os.Executable() }
+
+// bound has the child's collector alone to limit its memory.
+func bound() {}
+
+func owned() *syscall.SysProcAttr { return nil }
