@@ -94,6 +94,9 @@ var goldens = []struct {
 	{"ledger-full", fullLedger(), decodeLedger},
 	{"ledger-new", &proto.Ledger{Instance: "base", Updated: pull, Proof: proto.ProofHalfClose}, decodeLedger},
 	{"deadletter-full", fullDeadLetter(), decodeDeadLetter},
+	{"deadletter-again", &proto.DeadLetter{
+		Stage: proto.StageDedup, Reason: "two crashes", Attempts: 2, First: pull, Last: pull.Add(time.Minute), Stream: proto.StreamRaw, Sequence: 200, Payload: []byte{0xff}, Claim: 100,
+	}, decodeDeadLetter},
 	{"deadletter-fetcher", &proto.DeadLetter{Stage: proto.StageFetcher, Reason: "mask", Attempts: 1, First: pull, Last: pull}, decodeDeadLetter},
 	{"checkpoint-full", fullCheckpoint(), decodeCheckpoint},
 	{"checkpoint-claiming", &proto.Checkpoint{

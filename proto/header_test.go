@@ -29,3 +29,20 @@ func TestRawClaimKey(t *testing.T) {
 		}
 	}
 }
+
+// A message that was put into RAW again keeps the claim of the first one, in its letter, too.
+func TestClaimedSequence(t *testing.T) {
+	for name, tt := range map[string]struct {
+		letter proto.DeadLetter
+		want   uint64
+	}{
+		"first":       {proto.DeadLetter{Stage: proto.StageDedup, Stream: proto.StreamRaw, Sequence: 100}, 100},
+		"again":       {proto.DeadLetter{Stage: proto.StageDedup, Stream: proto.StreamRaw, Sequence: 200, Claim: 100}, 100},
+		"of a sender": {proto.DeadLetter{Stage: proto.StageSender, Stream: proto.StreamUnique, Sequence: 100}, 0},
+		"of a row":    {proto.DeadLetter{Stage: proto.StageFetcher, Sequence: 1}, 0},
+	} {
+		if got := tt.letter.Claimed(); got != tt.want {
+			t.Errorf("%s: %d, want %d", name, got, tt.want)
+		}
+	}
+}

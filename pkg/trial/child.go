@@ -7,6 +7,8 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 )
@@ -20,10 +22,12 @@ const (
 	done = 0x06
 	// maxMessage bounds a message; it is more than the bus takes.
 	maxMessage = 64 << 20
-	// heapAim is what the child's collector aims at. maxData is what the system lets the child have at most: the
-	// largest message unpacked, framed and packed fits in it several times.
+	// heapAim is what the child's collector aims at. The system lets the child have at most maxData, in which the
+	// largest message unpacked, framed and packed fits several times, and not more than is left where it runs, but
+	// minData in any case: with less the runtime itself does not start.
 	heapAim = 256 << 20
 	maxData = 768 << 20
+	minData = 192 << 20
 	// maxStack bounds a stack, in the service as in its child: far more than any of their work needs, and little
 	// enough that a stack without end does not take the machine's memory first (the runtime's own limit is 1 GB).
 	maxStack = 64 << 20
@@ -46,19 +50,23 @@ func Enter(of map[string]Work) {
 	works = of
 	mu.Unlock()
 	debug.SetMaxStack(maxStack)
-	name, isChild := os.LookupEnv(variable)
+	order, isChild := os.LookupEnv(variable)
 	if !isChild {
 		return
 	}
+	name, limit, _ := strings.Cut(order, ":")
 	work, known := of[name]
-	if !known {
+	data, err := strconv.ParseUint(limit, 10, 64)
+	if !known || err != nil {
 		os.Exit(1)
 	}
 	// A stop meant for the service must not look like a crash; the child ends with its input.
 	signal.Ignore(os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	debug.SetMemoryLimit(heapAim)
-	bound()
-	if err := serve(work, os.Stdin, os.Stdout); err != nil {
+	debug.SetMemoryLimit(int64(min(heapAim, data/2)))
+	bound(data)
+	answers := os.Stdout
+	os.Stdout = os.Stderr // whatever prints must not be taken for an answer
+	if err := serve(work, os.Stdin, answers); err != nil {
 		os.Exit(1)
 	}
 	os.Exit(0)

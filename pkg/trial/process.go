@@ -10,9 +10,11 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"defenderiot/pkg/faultpoint"
@@ -28,11 +30,20 @@ type process struct {
 	out     *os.File
 	writer  *bufio.Writer
 	said    *head
+	memory  uint64 // that it may have
+	busy    time.Duration
 	overdue atomic.Bool
 }
 
+// ending is how a child ended. It is a crash if what the child was doing ended it, which the same work would do to
+// the service; a child that was ended from outside, or had too little memory or time, tells nothing.
+type ending struct {
+	how   string
+	crash bool
+}
+
 // start starts a child and waits for its hello.
-func start(ctx context.Context, path, name string, patience time.Duration) (_ *process, err error) {
+func start(ctx context.Context, path, name string, patience, busy time.Duration) (_ *process, err error) {
 	childIn, in, err := os.Pipe()
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errStart, err)
@@ -43,11 +54,11 @@ func start(ctx context.Context, path, name string, patience time.Duration) (_ *p
 		_ = in.Close()
 		return nil, fmt.Errorf("%w: %w", errStart, err)
 	}
-	p := &process{in: in, out: out, writer: bufio.NewWriterSize(in, 64<<10), said: &head{}}
+	p := &process{in: in, out: out, writer: bufio.NewWriterSize(in, 64<<10), said: &head{}, memory: max(minData, min(maxData, spare())), busy: busy}
 	p.cmd = exec.Command(path)
 	p.cmd.Args = []string{os.Args[0]}
 	// Nothing of the service's environment, which may hold secrets.
-	p.cmd.Env = append([]string{variable + "=" + name}, faultpoint.Environment()...)
+	p.cmd.Env = append([]string{fmt.Sprintf("%s=%s:%d", variable, name, p.memory)}, faultpoint.Environment()...)
 	p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = childIn, childOut, p.said
 	p.cmd.SysProcAttr = owned()
 	err = p.cmd.Start()
@@ -65,11 +76,11 @@ func start(ctx context.Context, path, name string, patience time.Duration) (_ *p
 	if err == nil && string(said) == hello {
 		return p, nil
 	}
-	end := p.end()
+	end := p.end(0)
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
-	return nil, fmt.Errorf("%w: it does not say that it is one (%s)", errStart, end)
+	return nil, fmt.Errorf("%w: it does not say that it is one (%s)", errStart, end.how)
 }
 
 // watch kills the child when ctx ends, or when it is not reset for as long as patience.
@@ -129,22 +140,50 @@ func (p *process) write(option byte, messages [][]byte) {
 	_ = p.writer.Flush()
 }
 
-// end ends the child and says how it ended.
-func (p *process) end() string {
+// end ends the child and says how it ended; size is that of the message in its hands.
+func (p *process) end(size int) ending {
 	_ = p.in.Close()
-	p.kill()
+	p.kill() // one that has ended is not changed by that
 	err := p.cmd.Wait()
 	_ = p.out.Close()
-	switch cause := p.said.cause(); {
+	state, cause := p.cmd.ProcessState, p.said.cause()
+	switch signal := signalOf(state); {
 	case p.overdue.Load():
-		return "no answer in time"
+		// It is the message's only if the child was at work all the time, not waiting for a machine that is busy or
+		// was paused.
+		return ending{"no answer in time", state.UserTime()+state.SystemTime() >= p.busy}
+	case isMemory(cause):
+		return ending{cause, p.memory >= enough(size)}
+	case strings.Contains(cause, "newosproc"): // a limit of threads
+		return ending{cause, false}
 	case cause != "":
-		return cause
+		return ending{cause, true}
+	case signal != 0:
+		return ending{err.Error(), slices.Contains(ownSignals, signal)}
 	case err != nil:
-		return err.Error()
+		return ending{err.Error(), true}
 	}
-	return "it ended"
+	return ending{"it ended", true}
 }
+
+// ownSignals are those that a process brings upon itself.
+var ownSignals = []syscall.Signal{syscall.SIGSEGV, syscall.SIGBUS, syscall.SIGILL, syscall.SIGFPE, syscall.SIGABRT, syscall.SIGTRAP, syscall.SIGSYS}
+
+func signalOf(state *os.ProcessState) syscall.Signal {
+	if status, ok := state.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+		return status.Signal()
+	}
+	return 0
+}
+
+// isMemory recognises the runtime's words for memory that it does not get.
+func isMemory(cause string) bool {
+	return strings.Contains(cause, "out of memory") || strings.Contains(cause, "cannot allocate")
+}
+
+// enough is the memory with which every sound message of a size is tried; measured, it takes less than six times the
+// size.
+func enough(size int) uint64 { return 64<<20 + 8*uint64(size) }
 
 // head keeps the beginning of what a child says in dying; the rest is stacks.
 type head struct {

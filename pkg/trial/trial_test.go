@@ -18,7 +18,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/goleak"
 )
 
@@ -49,9 +48,17 @@ func work(option byte, message []byte) {
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		select {}
 	case "hangs":
+		for n := 0; ; n++ {
+			if n < 0 {
+				return
+			}
+		}
+	case "sleeps":
 		time.Sleep(time.Hour)
 	case "talks":
-		_, _ = os.Stdout.WriteString("garbage")
+		fmt.Println("garbage")
+	case "answers":
+		_, _ = os.NewFile(1, "").WriteString("garbage")
 	case "panics":
 		panic("recovered")
 	case "allocates":
@@ -61,6 +68,16 @@ func work(option byte, message []byte) {
 			_ = os.WriteFile(path, nil, 0o600)
 			os.Exit(4)
 		}
+	case "once killed":
+		if _, err := os.Stat(path); err != nil {
+			_ = os.WriteFile(path, nil, 0o600)
+			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			select {}
+		}
+		os.Exit(4)
+	case "aborts":
+		_ = syscall.Kill(os.Getpid(), syscall.SIGABRT)
+		select {}
 	case "environment":
 		if env := os.Environ(); len(env) != 1 {
 			os.Exit(5)
@@ -142,38 +159,50 @@ func children(t *testing.T) (pids []string) {
 }
 
 func TestVerdicts(t *testing.T) {
-	once := filepath.Join(t.TempDir(), "mark")
+	once, killedOnce := filepath.Join(t.TempDir(), "mark"), filepath.Join(t.TempDir(), "mark")
 	for name, tt := range map[string]struct {
 		messages  [][]byte
-		condemned []int
+		condemned []int // or unjudged
 		reason    string
+		unjudged  bool
 	}{
-		"all sound":            {messages("a", "", "b", strings.Repeat("c", 3<<20)), nil, ""},
-		"none":                 {nil, nil, ""},
-		"a panic is no crash":  {messages("a", "panics", "b"), nil, ""},
-		"no secrets":           {messages("environment"), nil, ""},
-		"option":               {messages("option"), nil, ""},
-		"first":                {messages("exits", "a"), []int{0}, "exit status 3"},
-		"last":                 {messages("a", "b", "exits"), []int{2}, "exit status 3"},
-		"several":              {messages("exits", "a", "exits", "exits", "b"), []int{0, 2, 3}, "exit status 3"},
-		"stack":                {messages("a", "overflows", "b"), []int{1}, "two crashes"},
-		"memory":               {messages("a", "allocates", "b"), []int{1}, "two crashes"},
-		"signal":               {messages("a", "killed", "b"), []int{1}, "signal: killed"},
-		"hangs":                {messages("a", "hangs", "b"), []int{1}, "no answer in time"},
-		"garbage":              {messages("a", "talks", "b"), []int{1}, ErrCondemned.Error()},
-		"one crash is no two":  {messages("a", "once:"+once, "b"), nil, ""},
-		"more than pipes hold": {append(slices.Repeat(messages(strings.Repeat("d", 4000)), 500), []byte("exits")), []int{500}, "exit status 3"},
+		"all sound":            {messages: messages("a", "", "b", strings.Repeat("c", 3<<20))},
+		"none":                 {},
+		"a panic is no crash":  {messages: messages("a", "panics", "b")},
+		"no secrets":           {messages: messages("environment")},
+		"option":               {messages: messages("option")},
+		"first":                {messages: messages("exits", "a"), condemned: []int{0}, reason: "exit status 3"},
+		"last":                 {messages: messages("a", "b", "exits"), condemned: []int{2}, reason: "exit status 3"},
+		"several":              {messages: messages("exits", "a", "exits", "exits", "b"), condemned: []int{0, 2, 3}, reason: "exit status 3"},
+		"stack":                {messages: messages("a", "overflows", "b"), condemned: []int{1}, reason: "two crashes"},
+		"memory":               {messages: messages("a", "allocates", "b"), condemned: []int{1}, reason: "two crashes"},
+		"hangs":                {messages: messages("a", "hangs", "b"), condemned: []int{1}, reason: "no answer in time"},
+		"abort":                {messages: messages("a", "aborts", "b"), condemned: []int{1}, reason: "two crashes"},
+		"killed and crashes":   {messages: messages("a", "once killed:"+killedOnce, "b"), condemned: []int{1}, reason: "exit status 4"},
+		"what it prints":       {messages: messages("a", "talks", "b")},
+		"one crash is no two":  {messages: messages("a", "once:"+once, "b")},
+		"more than pipes hold": {messages: append(slices.Repeat(messages(strings.Repeat("d", 4000)), 500), []byte("exits")), condemned: []int{500}, reason: "exit status 3"},
+		"killed":               {messages: messages("a", "killed", "exits"), condemned: []int{1, 2}, reason: "signal: killed", unjudged: true},
+		"waits":                {messages: messages("a", "sleeps", "b"), condemned: []int{1}, reason: "no answer in time", unjudged: true},
+		"answers":              {messages: messages("a", "answers", "b"), condemned: []int{1}, unjudged: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			trial, said := newTrial(t)
-			if strings.Contains(name, "hangs") {
-				trial.patience = 2 * time.Second
+			if name == "hangs" || name == "waits" {
+				trial.patience, trial.busy = 4*time.Second, 200*time.Millisecond
 			}
 			verdicts := trial.Try(t.Context(), 7, tt.messages)
 			var got []int
 			for i, err := range verdicts {
+				want := ErrCondemned
+				if tt.unjudged && i == 1 {
+					want = ErrUnjudged
+				}
 				got = append(got, i)
-				if !errors.Is(err, ErrCondemned) || !strings.Contains(err.Error(), tt.reason) {
+				if tt.unjudged && i != 1 {
+					continue
+				}
+				if !errors.Is(err, want) || !strings.Contains(err.Error(), tt.reason) {
 					t.Errorf("%d: %v, want %q", i, err, tt.reason)
 				}
 			}
@@ -181,8 +210,8 @@ func TestVerdicts(t *testing.T) {
 			if !slices.Equal(got, tt.condemned) {
 				t.Errorf("condemned %v, want %v: %v", got, tt.condemned, verdicts)
 			}
-			if said.String() != "" {
-				t.Errorf("it logs %s", said)
+			if text := said.String(); tt.unjudged != strings.Contains(text, "hint=") || !tt.unjudged && text != "" {
+				t.Errorf("it logs %s", text)
 			}
 		})
 	}
@@ -203,6 +232,34 @@ func TestNoChild(t *testing.T) {
 				t.Errorf("%d lines: %s", n, said)
 			}
 		})
+	}
+}
+
+// What a child has ended under is not taken when no other one can be started, now or later, but it is judged as soon
+// as one can. Its neighbours are taken.
+func TestNoOtherChild(t *testing.T) {
+	trial, said := newTrial(t)
+	path := "/proc/self/exe"
+	starts := 0
+	trial.path = func() (string, error) {
+		if starts++; starts == 2 {
+			path = "/nonexistent"
+		}
+		return path, nil
+	}
+	for range 3 {
+		verdicts := trial.Try(t.Context(), 0, messages("a", "exits", "b", "c"))
+		if len(verdicts) != 1 || !errors.Is(verdicts[1], ErrUnjudged) {
+			t.Errorf("verdicts %v", verdicts)
+		}
+	}
+	if text := said.String(); strings.Count(text, "\n") != 2 || strings.Count(text, "hint=") != 2 {
+		t.Errorf("it logs %s", text)
+	}
+	trial.failed, path = time.Time{}, "/proc/self/exe"
+	verdicts := trial.Try(t.Context(), 0, messages("a", "exits", "b", "c"))
+	if len(verdicts) != 1 || !errors.Is(verdicts[1], ErrCondemned) || len(trial.withheld) != 0 {
+		t.Errorf("verdicts %v, withheld %d", verdicts, len(trial.withheld))
 	}
 }
 
@@ -292,27 +349,6 @@ func TestParentDies(t *testing.T) {
 func alive(pid int) bool {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	return err == nil && !strings.Contains(string(text), ") Z ")
-}
-
-func TestCare(t *testing.T) {
-	c := NewCare()
-	old, now := c.until.Add(-time.Hour), c.until.Add(time.Second)
-	if !c.Needed(&jetstream.MsgMetadata{NumDelivered: 2, Timestamp: now}) || c.Needed(&jetstream.MsgMetadata{NumDelivered: 1, Timestamp: now}) {
-		t.Error("a new message is tried when it was delivered before, and only then")
-	}
-	n := 0
-	for range 2 * firstMessages {
-		if c.Needed(&jetstream.MsgMetadata{NumDelivered: 1, Timestamp: old}) {
-			n++
-		}
-	}
-	if n != firstMessages {
-		t.Errorf("%d old messages are tried, want %d", n, firstMessages)
-	}
-	first := &jetstream.MsgMetadata{NumDelivered: 1, Timestamp: now}
-	if allocs := testing.AllocsPerRun(100, func() { c.Needed(first) }); allocs != 0 {
-		t.Errorf("%v allocations for a new message", allocs)
-	}
 }
 
 func BenchmarkTry(b *testing.B) {

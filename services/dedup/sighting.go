@@ -25,31 +25,31 @@ type sighting struct {
 	broken   error  // its claim cannot be read, so nobody can tell whether it is the first
 }
 
-// read decodes the batch. What is no envelope becomes a dead letter, what is of a newer version waits in
-// the stream; neither is among the returned sightings.
+// delivery is one message of a batch.
+type delivery struct {
+	msg  jetstream.Msg
+	meta *jetstream.MsgMetadata
+}
+
+// read decodes the batch. What is no envelope, or ends whoever reads it, becomes a dead letter; what is of a newer
+// version waits in the stream. Neither is among the returned sightings.
 func (d *Dedup) read(ctx context.Context, batch []jetstream.Msg) ([]*sighting, error) {
-	var envelopes proto.EnvelopeReader
-	sightings := make([]*sighting, 0, len(batch))
-	var suspects []suspect
-	for _, m := range batch {
+	deliveries := make([]delivery, len(batch))
+	for i, m := range batch {
 		meta, err := m.Metadata()
 		if err != nil {
 			return nil, fmt.Errorf("delivery without metadata: %w", err)
 		}
-		if d.suspicious(m, meta) {
-			suspects = append(suspects, suspect{m, meta})
-			continue
-		}
-		if s := d.see(ctx, &envelopes, m, meta); s != nil {
-			sightings = append(sightings, s)
-		}
+		deliveries[i] = delivery{m, meta}
 	}
-	sound, err := d.try(ctx, suspects)
+	sound, err := d.sound(ctx, deliveries)
 	if err != nil {
 		return nil, err
 	}
-	for _, s := range sound {
-		if s := d.see(ctx, &envelopes, s.msg, s.meta); s != nil {
+	var envelopes proto.EnvelopeReader
+	sightings := make([]*sighting, 0, len(sound))
+	for _, m := range sound {
+		if s := d.see(ctx, &envelopes, m.msg, m.meta); s != nil {
 			sightings = append(sightings, s)
 		}
 	}
@@ -102,6 +102,9 @@ func (d *Dedup) bury(ctx context.Context, m jetstream.Msg, meta *jetstream.MsgMe
 	letter := proto.DeadLetter{
 		Stage: proto.StageDedup, Reason: reason.Error(), Attempts: int(meta.NumDelivered),
 		First: meta.Timestamp, Last: time.Now(), Stream: proto.StreamRaw, Sequence: meta.Sequence.Stream, Payload: m.Data(),
+	}
+	if claimed := sequenceOf(m, meta); claimed != letter.Sequence {
+		letter.Claim = claimed
 	}
 	if err := d.bus.DeadLetter(ctx, letter); err != nil {
 		d.trouble.Report(err)

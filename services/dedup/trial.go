@@ -2,12 +2,17 @@ package dedup
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"sync"
+	"sync/atomic"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"defenderiot/pkg/bus"
+	"defenderiot/pkg/seen"
+	"defenderiot/pkg/trial"
 	"defenderiot/proto"
 )
 
@@ -32,6 +37,62 @@ func Try(_ byte, message []byte) {
 type suspect struct {
 	msg  jetstream.Msg
 	meta *jetstream.MsgMetadata
+	key  string // of its row's claim; empty: unknown
+}
+
+// marks are the rows, by the keys of their claims, of which no copy may be read untried: those that are being tried,
+// and those that were condemned. It is safe for concurrent use.
+type marks struct {
+	any       atomic.Bool // nearly always false, and then nothing needs a key
+	mu        sync.Mutex
+	trying    map[string]int
+	condemned seen.Set[string]
+}
+
+// begin marks rows while they are tried, end takes that back.
+func (m *marks) begin(suspects []suspect) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, s := range suspects {
+		if s.key != "" {
+			m.any.Store(true)
+			m.trying[s.key]++
+		}
+	}
+}
+
+func (m *marks) end(suspects []suspect) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, s := range suspects {
+		if m.trying[s.key]--; m.trying[s.key] <= 0 {
+			delete(m.trying, s.key)
+		}
+	}
+	m.any.Store(len(m.trying) > 0 || m.condemned.Len() > 0)
+}
+
+func (m *marks) condemn(key string) {
+	if key != "" {
+		m.condemned.Add(key)
+	}
+}
+
+// has reports whether a message is a copy of a marked row.
+func (m *marks) has(msg jetstream.Msg) bool {
+	if !m.any.Load() {
+		return false
+	}
+	key := claimKey(msg)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.trying[key] > 0 || m.condemned.Has(key)
+}
+
+// claimKey is where the row of a message is claimed, found without reading it; empty where that cannot be told.
+func claimKey(msg jetstream.Msg) string {
+	key, _ := proto.RawClaimKey(msg.Subject(), msg.Headers().Get(nats.MsgIdHdr))
+	return key
 }
 
 // suspicious reports whether a message is to be tried first: what was or may have been delivered before, and a dead
@@ -40,11 +101,42 @@ func (d *Dedup) suspicious(m jetstream.Msg, meta *jetstream.MsgMetadata) bool {
 	return d.care.Needed(meta) || len(m.Headers()[proto.HeaderRawSequence]) > 0
 }
 
-// try returns the suspects that are sound; the others are in the dead letters. Errors are ctx's.
-func (d *Dedup) try(ctx context.Context, suspects []suspect) (sound []suspect, err error) {
-	if len(suspects) == 0 {
-		return nil, nil
+// sound returns the messages of a batch that may be read; the others are in the dead letters, or wait. Errors are
+// ctx's.
+func (d *Dedup) sound(ctx context.Context, batch []delivery) (sound []delivery, err error) {
+	var suspects []suspect
+	suspected := make([]bool, len(batch))
+	suspecting := func(i int, m delivery) {
+		suspected[i] = true
+		suspects = append(suspects, suspect{m.msg, m.meta, claimKey(m.msg)})
 	}
+	for i, m := range batch {
+		if d.suspicious(m.msg, m.meta) {
+			suspecting(i, m)
+		}
+	}
+	d.marks.begin(suspects)
+	marked := suspects
+	defer func() { d.marks.end(marked) }()
+	for i, m := range batch {
+		if !suspected[i] && d.marks.has(m.msg) {
+			suspecting(i, m)
+		}
+	}
+	if len(suspects) == 0 {
+		return batch, nil
+	}
+	for i, m := range batch {
+		if !suspected[i] {
+			sound = append(sound, m)
+		}
+	}
+	tried, err := d.try(ctx, suspects)
+	return append(sound, tried...), err
+}
+
+// try returns the suspects that are sound.
+func (d *Dedup) try(ctx context.Context, suspects []suspect) (sound []delivery, err error) {
 	messages := make([][]byte, len(suspects))
 	for i, s := range suspects {
 		messages[i] = s.msg.Data()
@@ -54,33 +146,41 @@ func (d *Dedup) try(ctx context.Context, suspects []suspect) (sound []suspect, e
 		return nil, ctx.Err() // not all of them are judged
 	}
 	for i, s := range suspects {
-		if verdicts[i] == nil {
-			sound = append(sound, s)
-			continue
-		}
-		switch first, err := d.reserve(ctx, s); {
-		case err != nil:
-			d.trouble.Report(err)
-			_ = s.msg.NakWithDelay(buryDelay)
-		case first:
-			d.bury(ctx, s.msg, s.meta, verdicts[i])
+		switch verdict := verdicts[i]; {
+		case verdict == nil:
+			sound = append(sound, delivery{s.msg, s.meta})
+		case errors.Is(verdict, trial.ErrUnjudged):
+			_ = s.msg.NakWithDelay(trial.Delay(s.meta.NumDelivered))
 		default:
-			d.metrics.duplicates.Add(ctx, 1)
-			_ = s.msg.Ack() // lost: it comes again and is a duplicate again
+			d.putAside(ctx, s, verdict)
 		}
 	}
 	return sound, nil
+}
+
+// putAside writes the letter of a condemned message; a copy of a row that another message has claimed is a duplicate.
+func (d *Dedup) putAside(ctx context.Context, s suspect, verdict error) {
+	d.marks.condemn(s.key)
+	switch first, err := d.reserve(ctx, s); {
+	case err != nil:
+		d.trouble.Report(err)
+		_ = s.msg.NakWithDelay(buryDelay)
+	case first:
+		d.bury(ctx, s.msg, s.meta, verdict)
+	default:
+		d.metrics.duplicates.Add(ctx, 1)
+		_ = s.msg.Ack() // lost: it comes again and is a duplicate again
+	}
 }
 
 // reserve claims the row of a message whose envelope must not be read, else every pull that sees the row would bring
 // it again. The claim is the message's own, so the letter can be tried again. first is false for a row that another
 // message has claimed: this one is a duplicate.
 func (d *Dedup) reserve(ctx context.Context, s suspect) (first bool, err error) {
-	key, ok := proto.RawClaimKey(s.msg.Subject(), s.msg.Headers().Get(nats.MsgIdHdr))
-	if !ok {
+	if s.key == "" {
 		return true, nil // it was not published by a fetcher, so no fetcher brings it again
 	}
-	stream, subject, own := proto.BucketStream(proto.BucketHashes), proto.BucketSubject(proto.BucketHashes, key), sequenceOf(s.msg, s.meta)
+	stream, subject, own := proto.BucketStream(proto.BucketHashes), proto.BucketSubject(proto.BucketHashes, s.key), sequenceOf(s.msg, s.meta)
 	found, err := d.bus.Lookup(ctx, stream, []string{subject})
 	if err != nil {
 		return false, err

@@ -12,6 +12,7 @@ import (
 
 	"defenderiot/pkg/devo"
 	"defenderiot/pkg/faultpoint"
+	"defenderiot/pkg/ledger"
 	"defenderiot/pkg/trial"
 	"defenderiot/proto"
 )
@@ -62,8 +63,8 @@ func (f frameList) headers() []nats.Header {
 
 // read makes frames of messages. What is no alert ends in the output's dead letters, what is of a newer
 // version waits in the stream, what is in hand already is left out; none of these is in the result. The
-// frames lie in the returned buffer, which is dst where that has room.
-func (o *output) read(ctx context.Context, msgs []jetstream.Msg, lane int, envelopes *proto.EnvelopeReader, dst []byte) ([]*delivery, frameList, []byte) {
+// frames lie in the returned buffer, which is dst where that has room. meanwhile is called when it takes long.
+func (o *output) read(ctx context.Context, msgs []jetstream.Msg, lane int, envelopes *proto.EnvelopeReader, dst []byte, meanwhile func()) ([]*delivery, frameList, []byte) {
 	batch := make([]*delivery, 0, len(msgs))
 	frames := make(frameList, 0, len(msgs))
 	var suspects []suspect
@@ -94,7 +95,7 @@ func (o *output) read(ctx context.Context, msgs []jetstream.Msg, lane int, envel
 			batch, frames = append(batch, d), append(frames, f)
 		}
 	}
-	for _, s := range o.try(ctx, suspects) {
+	for _, s := range o.try(ctx, suspects, meanwhile) {
 		if f, ok := o.frame(ctx, s.delivery, s.meta, envelopes, &buffer); ok {
 			batch, frames = append(batch, s.delivery), append(frames, f)
 		}
@@ -141,8 +142,9 @@ func appendFrame(dst []byte, envelopes *proto.EnvelopeReader, data []byte) (even
 	return e.EventTime, out, err
 }
 
-// bury writes the dead letter (what is one already stays it), then the ledger, then acknowledges; when one of them fails the delivery
-// comes again.
+// bury writes the dead letter (what is one already stays it), then the ledger, then acknowledges; when one of them
+// fails the delivery comes again. One that the ledger holds as settled, and whose acknowledgement was lost, is
+// acknowledged only.
 func (o *output) bury(ctx context.Context, d *delivery, meta *jetstream.MsgMetadata, reason error) {
 	letter := proto.DeadLetter{
 		Stage: proto.StageSender, Output: o.settings.Name, Reason: reason.Error(), Attempts: int(meta.NumDelivered),
@@ -153,8 +155,12 @@ func (o *output) bury(ctx context.Context, d *delivery, meta *jetstream.MsgMetad
 			letter.AlertID = e.AlertID
 		}
 	}
-	var err error
-	if o.feed.stream != proto.StreamDead {
+	view, err := ledger.Read(ctx, o.bus, o.feed.ledger)
+	if err == nil && (d.sequence <= view.Floor || view.Confirmed.Contains(d.sequence)) {
+		o.acknowledge(ctx, []*delivery{d})
+		return
+	}
+	if err == nil && o.feed.stream != proto.StreamDead {
 		err = o.bus.DeadLetter(ctx, letter)
 	}
 	if err == nil {

@@ -48,7 +48,7 @@ type OutputSettings struct {
 	proof proofTimes // zero: the default
 }
 
-// Options of a Sender; all fields are required, but Collector only for outputs with Internal.
+// Options of a Sender; all fields are required, but Collector only for outputs with Internal, and Interrupted.
 type Options struct {
 	Bus      *bus.Bus
 	Outputs  []OutputSettings
@@ -58,6 +58,8 @@ type Options struct {
 	Tracer   trace.Tracer
 	// Collector is who the metric messages speak of.
 	Collector internalevent.Collector
+	// Interrupted: the server has died, and may have forgotten what it had delivered last; see [trial.Care].
+	Interrupted bool
 }
 
 // Sender is the service.

@@ -2,11 +2,14 @@ package sender
 
 import (
 	"context"
+	"errors"
 	"sync"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
 	"defenderiot/pkg/devo"
+	"defenderiot/pkg/trial"
 	"defenderiot/proto"
 )
 
@@ -76,8 +79,9 @@ func (o *output) suspicious(meta *jetstream.MsgMetadata) bool {
 	return o.care.Needed(meta) || o.feed.stream == proto.StreamDead
 }
 
-// try returns the suspects that are sound; the others are in the dead letters. If ctx ends meanwhile, all go back.
-func (o *output) try(ctx context.Context, suspects []suspect) (sound []suspect) {
+// try returns the suspects that are sound; the others are in the dead letters, or wait. If ctx ends meanwhile, all go
+// back. meanwhile is called once when it takes long: what is on an open connection must not wait for it.
+func (o *output) try(ctx context.Context, suspects []suspect, meanwhile func()) (sound []suspect) {
 	if len(suspects) == 0 {
 		return nil
 	}
@@ -85,17 +89,36 @@ func (o *output) try(ctx context.Context, suspects []suspect) (sound []suspect) 
 	for i, s := range suspects {
 		messages[i] = s.delivery.msg.Data()
 	}
-	verdicts := o.trial.Try(ctx, o.trialOption(), messages)
+	result := make(chan map[int]error, 1)
+	go func() { result <- o.trial.Try(ctx, o.trialOption(), messages) }()
+	timer := time.NewTimer(quietTime)
+	defer timer.Stop()
+	var verdicts map[int]error
+	select {
+	case verdicts = <-result:
+	case <-timer.C:
+		meanwhile()
+		verdicts = <-result
+	}
 	stopped := ctx.Err() != nil // not all of them are judged then
 	for i, s := range suspects {
-		switch {
+		switch verdict := verdicts[i]; {
 		case stopped:
 			o.giveBack([]*delivery{s.delivery}, 0)
-		case verdicts[i] != nil:
-			o.bury(ctx, s.delivery, s.meta, verdicts[i])
-		default:
+		case verdict == nil:
 			sound = append(sound, s)
+		case errors.Is(verdict, trial.ErrUnjudged):
+			o.giveBack([]*delivery{s.delivery}, trial.Delay(s.meta.NumDelivered))
+		default:
+			o.bury(ctx, s.delivery, s.meta, verdict)
 		}
 	}
 	return sound
+}
+
+// meanwhile has what is on the open connection confirmed, as if nothing came any more.
+func (l *lane) meanwhile() {
+	if l.window != nil && len(l.window.held) > 0 {
+		l.rotate()
+	}
 }
