@@ -77,6 +77,13 @@ func TestDeadLetterIsThereOnce(t *testing.T) {
 	if n := count(t, b, proto.StreamDead); n != 2 {
 		t.Errorf("%d letters, want 2", n)
 	}
+	// One that was tried again and fails again at once is a letter again.
+	if err := errors.Join(b.RemoveDeadLetter(ctx, 1), b.DeadLetter(ctx, letter)); err != nil {
+		t.Fatal(err)
+	}
+	if n := count(t, b, proto.StreamDead); n != 2 {
+		t.Errorf("%d letters after one was removed and written again, want 2", n)
+	}
 }
 
 func TestPublishBatchPartlyStored(t *testing.T) {

@@ -99,9 +99,13 @@ func (p *process) watch(ctx context.Context, patience time.Duration) (reset, sto
 func (p *process) kill() { _ = p.cmd.Process.Kill() }
 
 // try streams messages and returns how many the child answered; err is nil if it answered all. The child is of no
-// more use after an error.
+// more use after an error. patience grows by a second for each MiB of the largest message.
 func (p *process) try(ctx context.Context, option byte, messages [][]byte, patience time.Duration) (answered int, err error) {
-	reset, stop := p.watch(ctx, patience)
+	largest := 0
+	for _, m := range messages {
+		largest = max(largest, len(m))
+	}
+	reset, stop := p.watch(ctx, patience+time.Duration(largest>>20)*time.Second)
 	defer stop()
 	var writing sync.WaitGroup
 	writing.Go(func() { p.write(option, messages) })
@@ -181,8 +185,8 @@ func isMemory(cause string) bool {
 	return strings.Contains(cause, "out of memory") || strings.Contains(cause, "cannot allocate")
 }
 
-// enough is the memory with which every sound message of a size is tried; measured, it takes less than six times the
-// size.
+// enough is the memory with which every sound message of a size is tried: 27 MB, compressed, took 195 MiB with no
+// bound, and were tried within this one, too.
 func enough(size int) uint64 { return 64<<20 + 8*uint64(size) }
 
 // head keeps the beginning of what a child says in dying; the rest is stacks.
