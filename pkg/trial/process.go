@@ -23,6 +23,9 @@ import (
 // errStart says that no child can be had.
 var errStart = errors.New("no child process can be started")
 
+// errHelpless says that something ends every child.
+var errHelpless = errors.New("every child process is ended")
+
 // process is one child. It is not safe for concurrent use.
 type process struct {
 	cmd     *exec.Cmd

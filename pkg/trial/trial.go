@@ -28,6 +28,9 @@ const (
 	idle = 10 * time.Second
 	// startAgain is how long nothing is tried after a child could not be started.
 	startAgain = time.Minute
+	// maxHelpless is how many messages in a row may be unjudged before children count as impossible here: if
+	// something ends all of them, every redelivery would wait.
+	maxHelpless = 3
 	// maxWithheld bounds the messages that are known not to be taken untried.
 	maxWithheld = 10_000
 )
@@ -40,6 +43,8 @@ var (
 	// outside, had too little memory, or no other one could be started. The message must not be taken, and waits.
 	ErrUnjudged = errors.New("not judged")
 )
+
+const endedHint = "see what ends processes here: a limit of memory or of processes that leaves too little room, or whoever stops the service's processes one by one"
 
 // Trial tries messages with one kind of work. It has at most one child at a time, started when it is needed. It is
 // safe for concurrent use; its callers wait for each other.
@@ -58,6 +63,7 @@ type Trial struct {
 	timer    *time.Timer // ends an idle child
 	failed   time.Time   // when no child could be started
 	withheld map[uint64]struct{}
+	helpless int // messages that were unjudged since a child has answered
 	closed   bool
 }
 
@@ -93,19 +99,23 @@ func (t *Trial) Try(ctx context.Context, option byte, messages [][]byte) map[int
 			break
 		}
 		if ctx.Err() == nil && !errors.Is(err, errStart) {
-			err = t.alone(ctx, option, messages[at])
-			t.settle(messages[at], err)
-			if err != nil {
-				verdicts[at] = err
+			if err = t.alone(ctx, option, messages[at]); ctx.Err() == nil {
+				t.settle(messages[at], err)
+				if err != nil {
+					verdicts[at] = err
+				}
 			}
 		}
 		switch {
 		case ctx.Err() != nil:
 			return verdicts
-		case errors.Is(err, errStart):
+		case errors.Is(err, errStart), errors.Is(err, errHelpless):
 			t.failed = time.Now()
-			t.trouble.Report(fault.WithHint(fmt.Errorf("%w; a message that ends the process is not put aside until then", err),
-				"let the program start itself: it needs /proc, and a process limit (pids, nproc) that leaves room for one more"))
+			hint := "let the program start itself: it needs /proc, and a process limit (pids, nproc) that leaves room for one more"
+			if errors.Is(err, errHelpless) {
+				hint = endedHint
+			}
+			t.trouble.Report(fault.WithHint(fmt.Errorf("%w; a message that ends the process is not put aside until then", err), hint))
 			t.refuse(verdicts, messages, at)
 			return verdicts
 		}
@@ -133,7 +143,11 @@ func (t *Trial) alone(ctx context.Context, option byte, message []byte) error {
 			return fmt.Errorf("%w: it took %d processes of its own down, the last one with: %s", ErrCondemned, taken, end.how)
 		}
 	}
-	return fmt.Errorf("%w: %d processes of its own ended, not by what it holds, the last one with: %s", ErrUnjudged, attempts, last.how)
+	err := fmt.Errorf("%w: %d processes of its own ended, not by what it holds, the last one with: %s", ErrUnjudged, attempts, last.how)
+	if t.helpless++; t.helpless >= maxHelpless {
+		err = fmt.Errorf("%w: %w", errHelpless, err)
+	}
+	return err
 }
 
 // settle notes what has become of a message under which a child has ended.
@@ -148,8 +162,7 @@ func (t *Trial) settle(message []byte, verdict error) {
 	if len(t.withheld) < maxWithheld {
 		t.withheld[name] = struct{}{}
 	}
-	t.unjudged.Report(fault.WithHint(fmt.Errorf("%w; the message waits and is tried again", verdict),
-		"see what ends processes here: a limit of memory or of processes that leaves too little room, or whoever stops the service's processes one by one"))
+	t.unjudged.Report(fault.WithHint(fmt.Errorf("%w; the message waits and is tried again", verdict), endedHint))
 }
 
 // refuse gives verdicts on what must not be taken although it cannot be tried, from an index on.
@@ -177,6 +190,9 @@ func (t *Trial) stream(ctx context.Context, option byte, messages [][]byte) (ans
 		}
 	}
 	answered, err = t.child.try(ctx, option, messages, t.patience)
+	if answered > 0 {
+		t.helpless = 0
+	}
 	if err != nil {
 		end = t.child.end(len(messages[answered]))
 		t.child = nil

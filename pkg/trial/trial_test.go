@@ -263,6 +263,28 @@ func TestNoOtherChild(t *testing.T) {
 	}
 }
 
+// Where something ends every child, it is as where none can be started: only what they ended under is withheld.
+func TestHelpless(t *testing.T) {
+	trial, said := newTrial(t)
+	batch := messages("killed:1", "killed:2", "killed:3", "killed:4", "a")
+	for range 2 {
+		verdicts := trial.Try(t.Context(), 0, batch)
+		if len(verdicts) != maxHelpless || verdicts[3] != nil || verdicts[4] != nil {
+			t.Errorf("verdicts %v", verdicts)
+		}
+	}
+	if text := said.String(); strings.Count(text, "in a process of its own failed: every child process is ended") != 1 {
+		t.Errorf("it logs %s", text)
+	}
+	trial.failed = time.Time{}
+	if verdicts := trial.Try(t.Context(), 0, messages("a", "b", "killed:1", "c")); len(verdicts) != 1 || !errors.Is(verdicts[2], ErrUnjudged) {
+		t.Errorf("verdicts %v", verdicts)
+	}
+	if trial.helpless != 0 {
+		t.Errorf("%d", trial.helpless)
+	}
+}
+
 // A program that has not entered is never started as a child: it would do its own work.
 func TestNotEntered(t *testing.T) {
 	trial := New("unknown", slog.New(slog.DiscardHandler))
