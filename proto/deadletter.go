@@ -30,6 +30,20 @@ type DeadLetter struct {
 	Stream   string    // sm: stream the message came from; empty for the fetcher
 	Sequence uint64    // sq: its sequence there; of the fetcher, which of the letters of a page that are equal and name no alert, from 0
 	Payload  []byte    // pa: the message, or the row as Azure sent it; empty where a mask could not be applied
+	// Claim (cl) is the sequence of RAW that the row's claim names, where that is not Sequence: the message was put
+	// there again.
+	Claim uint64
+}
+
+// Claimed is the sequence of RAW by which the letter's message owns its claim; 0 for a letter that is not of dedup.
+func (d *DeadLetter) Claimed() uint64 {
+	switch {
+	case d.Stage != StageDedup || d.Stream != StreamRaw:
+		return 0
+	case d.Claim > 0:
+		return d.Claim
+	}
+	return d.Sequence
 }
 
 // MsgID names the dead letter, so that writing it again after an unknown outcome is recognised.
@@ -55,7 +69,11 @@ func (d *DeadLetter) Encode() ([]byte, error) {
 	enc.Reset(&b)
 	enc.UseCompactInts(true)
 	w := fieldWriter{enc: enc}
-	w.do(enc.EncodeMapLen(11))
+	size := 11
+	if d.Claim > 0 {
+		size++
+	}
+	w.do(enc.EncodeMapLen(size))
 	w.int("v", SchemaMajor)
 	w.text("st", d.Stage)
 	w.text("ou", d.Output)
@@ -67,6 +85,9 @@ func (d *DeadLetter) Encode() ([]byte, error) {
 	w.text("sm", d.Stream)
 	w.int("sq", int64(d.Sequence))
 	w.bytes("pa", d.Payload)
+	if d.Claim > 0 {
+		w.int("cl", int64(d.Claim))
+	}
 	if w.err != nil {
 		return nil, fmt.Errorf("encode dead letter: %w", w.err)
 	}
@@ -101,6 +122,8 @@ func DecodeDeadLetter(data []byte) (*DeadLetter, error) {
 			d.Sequence, err = dec.DecodeUint64()
 		case "pa":
 			d.Payload, err = dec.bytes()
+		case "cl":
+			d.Claim, err = dec.DecodeUint64()
 		default:
 			err = skip(dec.Decoder, maxDepth)
 		}

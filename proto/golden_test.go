@@ -94,6 +94,9 @@ var goldens = []struct {
 	{"ledger-full", fullLedger(), decodeLedger},
 	{"ledger-new", &proto.Ledger{Instance: "base", Updated: pull, Proof: proto.ProofHalfClose}, decodeLedger},
 	{"deadletter-full", fullDeadLetter(), decodeDeadLetter},
+	{"deadletter-again", &proto.DeadLetter{
+		Stage: proto.StageDedup, Reason: "two crashes", Attempts: 2, First: pull, Last: pull.Add(time.Minute), Stream: proto.StreamRaw, Sequence: 200, Payload: []byte{0xff}, Claim: 100,
+	}, decodeDeadLetter},
 	{"deadletter-fetcher", &proto.DeadLetter{Stage: proto.StageFetcher, Reason: "mask", Attempts: 1, First: pull, Last: pull}, decodeDeadLetter},
 	{"checkpoint-full", fullCheckpoint(), decodeCheckpoint},
 	{"checkpoint-claiming", &proto.Checkpoint{
@@ -193,7 +196,7 @@ func TestNamesAreStable(t *testing.T) {
 		{proto.OutputConsumer("my devo"), "output-my=20devo"},
 		{proto.BucketStream(proto.BucketHashes), "KV_hashes"},
 		{proto.BucketSubject(proto.BucketHashes, "k"), "$KV.hashes.k"},
-		{proto.RawMsgID(iot, 3, 1700000000000, 2, 17), "defender_for_iot.23453.iot_security_alerts/3/1700000000000/2/17"},
+		{proto.RawMsgID(iot, 3, 1700000000000, 2, 17, "h"), "defender_for_iot.23453.iot_security_alerts/3/1700000000000/2/17/h"},
 		{proto.UniqueMsgID(3, "h"), "3/h"},
 		{fullDeadLetter().MsgID(), "sender/devo us-1/UNIQUE/4711"},
 		{(&proto.DeadLetter{Stage: "fetcher", AlertID: "A", Payload: []byte("p")}).MsgID(), "fetcher///0/" + proto.HashIdentity("a\x00p")},

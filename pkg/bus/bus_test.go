@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -76,6 +78,13 @@ func TestDeadLetterIsThereOnce(t *testing.T) {
 	}
 	if n := count(t, b, proto.StreamDead); n != 2 {
 		t.Errorf("%d letters, want 2", n)
+	}
+	// One that was tried again and fails again at once is a letter again.
+	if err := errors.Join(b.RemoveDeadLetter(ctx, 1), b.DeadLetter(ctx, letter)); err != nil {
+		t.Fatal(err)
+	}
+	if n := count(t, b, proto.StreamDead); n != 2 {
+		t.Errorf("%d letters after one was removed and written again, want 2", n)
 	}
 }
 
@@ -265,6 +274,42 @@ func TestDataSurvivesARestart(t *testing.T) {
 	b = bustest.Connect(t, bustest.Server(t, dir))
 	if got := count(t, b, proto.StreamUnique); got != 30 {
 		t.Errorf("%d of 30 after a restart", got)
+	}
+}
+
+// Only services that were not stopped in order leave a note, and a server that was started for a command leaves it as
+// it is.
+func TestInterrupted(t *testing.T) {
+	dir := t.TempDir()
+	for _, step := range []struct {
+		what                     string
+		interrupted, begin, kill bool
+	}{
+		{what: "new folder"},
+		{what: "services, killed", begin: true, kill: true},
+		{what: "a command", interrupted: true},
+		{what: "a start that failed", interrupted: true},
+		{what: "services again", interrupted: true, begin: true},
+		{what: "after an orderly stop"},
+	} {
+		server := bustest.Server(t, dir)
+		if got := server.Interrupted(); got != step.interrupted {
+			t.Errorf("%s: interrupted %v", step.what, got)
+		}
+		if step.begin {
+			if err := server.Begin(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		note, _ := os.ReadFile(filepath.Join(dir, "running"))
+		if err := server.Shutdown(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		if step.kill { // as the folder is then
+			if err := os.WriteFile(filepath.Join(dir, "running"), note, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 }
 

@@ -23,7 +23,8 @@ func (b *Bus) DeadLetter(ctx context.Context, d proto.DeadLetter) error {
 	if err != nil {
 		return err
 	}
-	message := Message{Subject: d.Subject(), Data: data, MsgID: d.MsgID(), ExpectEmpty: true}
+	// Without a Msg-Id: one that was removed, because it was tried again, and is written again must be stored.
+	message := Message{Subject: d.Subject(), Data: data, ExpectEmpty: true}
 	err = b.PublishBatch(ctx, proto.StreamDead, []Message{message})
 	if errors.Is(err, ErrTooLarge) && d.Payload != nil {
 		d.Reason += fmt.Sprintf(" (the server takes no letter with its %d bytes, so they were left out)", len(d.Payload))

@@ -18,6 +18,8 @@ const (
 	// MaxUnconfirmed is how many events may be unconfirmed at one output over all sender replicas; it is
 	// the MaxAckPending of the output's consumer, so the server enforces it.
 	MaxUnconfirmed = 5000
+	// MaxUndecided is how many rows may be in the hands of all dedup replicas, in the same way.
+	MaxUndecided = 16 * maxBatch
 	// AckWait is how long a delivery may go without a sign of life from the replica that has it before
 	// another one gets it: what a killed process held flows again after this. Replicas renew every third
 	// of it.
@@ -116,7 +118,7 @@ func dedupConsumer() jetstream.ConsumerConfig {
 		AckPolicy:     jetstream.AckExplicitPolicy,
 		AckWait:       AckWait,
 		MaxDeliver:    -1,
-		MaxAckPending: 16 * maxBatch,
+		MaxAckPending: MaxUndecided,
 	}
 }
 

@@ -22,3 +22,10 @@ const (
 	LedgerConfirmed   = "ledger-confirmed"   // the ledger says confirmed, UNIQUE is not acknowledged
 	OutputSettled     = "output-settled"     // UNIQUE is acknowledged
 )
+
+// The places where a message can end the process, as COLLECTOR_CRASH_AT=place:text says: the one that holds the
+// text does, each time that it is handled there. See Crash.
+const (
+	DedupReads   = "dedup-reads"   // a message of RAW
+	SenderFrames = "sender-frames" // a row of UNIQUE
+)

@@ -197,7 +197,9 @@ func readLetters(ctx context.Context, b *bus.Bus) (*letters, error) {
 			l.outputs[d.Output] = of
 			return nil
 		case proto.StageDedup:
+			// The claim names the first one of a message that was put into RAW again.
 			l.raw.AddAll([]uint64{d.Sequence})
+			l.raw.AddAll([]uint64{d.Claimed()})
 		}
 		if d.AlertID != "" {
 			l.ids[proto.Identity(d.AlertID)] = struct{}{}

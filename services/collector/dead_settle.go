@@ -153,8 +153,8 @@ func (r *retrying) dedup(ctx context.Context) error {
 			return fmt.Errorf("letter %d: %w", l.Letter, err)
 		}
 		m := bus.Message{Subject: proto.RawSubject(e.Source), Data: letter.Payload, MsgID: "again/" + letter.MsgID()}
-		if l.Stream == proto.StreamRaw && l.Sequence > 0 {
-			m.Header = nats.Header{proto.HeaderRawSequence: {strconv.FormatUint(l.Sequence, 10)}}
+		if claimed := letter.Claimed(); claimed > 0 {
+			m.Header = nats.Header{proto.HeaderRawSequence: {strconv.FormatUint(claimed, 10)}}
 		}
 		if err := r.bus.PublishBatch(ctx, proto.StreamRaw, []bus.Message{m}); err != nil {
 			return fmt.Errorf("letter %d: %w", l.Letter, err)

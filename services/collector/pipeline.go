@@ -59,7 +59,7 @@ type service struct {
 // written is confirmed, the bus is closed last. It takes at most 8 s for that. Errors are those of the start;
 // once everything runs, remote trouble never ends it.
 func (p *Pipeline) Run(ctx context.Context) error {
-	connect, stop, err := p.openBus(ctx)
+	connect, server, stop, err := p.openBus(ctx)
 	if err != nil {
 		return err
 	}
@@ -68,12 +68,17 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	services, release, err := p.services(ctx, connect)
+	services, release, err := p.services(ctx, connect, server != nil && server.Interrupted())
 	if err != nil {
 		return err
 	}
 	defer release()
 	defer p.Process.Report(ctx, own, process.InputProcess, process.OutputProcess)()
+	if server != nil {
+		if err := server.Begin(); err != nil {
+			p.Process.Logger.Warn("that the collector runs cannot be noted in the state folder: after a kill, the next start does not try first what was in hand", "error", err)
+		}
+	}
 	p.Process.Logger.Info("collector runs", "instance", p.Process.Instance, "telemetry", p.Process.Telemetry.Addr())
 	errs := make([]error, len(services))
 	var group sync.WaitGroup
@@ -91,8 +96,8 @@ func (p *Pipeline) Run(ctx context.Context) error {
 
 // openBus starts the embedded server and provisions it, or waits for the configured server. connect gives
 // a connection of its own to each service, because reading one is a single goroutine's work; on the embedded server
-// each is the service's own user as well, so that a missing permission shows here, too.
-func (p *Pipeline) openBus(ctx context.Context) (connect func(name, user string) (*bus.Bus, error), stop func(), err error) {
+// each is the service's own user as well, so that a missing permission shows here, too. server is nil without one.
+func (p *Pipeline) openBus(ctx context.Context) (connect func(name, user string) (*bus.Bus, error), server *embedded.Server, stop func(), err error) {
 	c := p.Process.Config
 	var opened []*bus.Bus
 	closeAll := func() {
@@ -105,7 +110,7 @@ func (p *Pipeline) openBus(ctx context.Context) (connect func(name, user string)
 	if !c.Bus.IsEmbedded() {
 		first, err := p.Process.Bound(ctx)
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, nil, err
 		}
 		opened = append(opened, first)
 		return func(name, _ string) (*bus.Bus, error) {
@@ -114,13 +119,13 @@ func (p *Pipeline) openBus(ctx context.Context) (connect func(name, user string)
 				opened = append(opened, b)
 			}
 			return b, err
-		}, closeAll, nil
+		}, nil, closeAll, nil
 	}
-	server, err := embedded.Start(embedded.Settings{
+	server, err = embedded.Start(embedded.Settings{
 		Dir: p.BusDir, Listen: c.Bus.Embedded.Listen, SyncInterval: c.Bus.Embedded.Sync.Interval, Logger: p.Process.Logger,
 	})
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	if !c.Bus.Embedded.Sync.Always() {
 		p.Process.Logger.Warn("bus.embedded.sync is not always: a power failure loses what was acknowledged within the interval", "interval", c.Bus.Embedded.Sync.Interval)
@@ -146,14 +151,14 @@ func (p *Pipeline) openBus(ctx context.Context) (connect func(name, user string)
 	}
 	if err != nil {
 		stop()
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	p.Process.Telemetry.Ready("bus", b.Connected)
-	return connect, stop, nil
+	return connect, server, stop, nil
 }
 
-// services makes everything that runs.
-func (p *Pipeline) services(ctx context.Context, connect func(name, user string) (*bus.Bus, error)) (services []service, release func(), err error) {
+// services makes everything that runs. interrupted: the embedded server was not stopped in order the last time.
+func (p *Pipeline) services(ctx context.Context, connect func(name, user string) (*bus.Bus, error), interrupted bool) (services []service, release func(), err error) {
 	t := p.Process.Telemetry
 	var buses [3]*bus.Bus
 	for i, name := range []string{bus.UserFetcher, bus.UserDedup, bus.UserSender} {
@@ -176,11 +181,11 @@ func (p *Pipeline) services(ctx context.Context, connect func(name, user string)
 		t.Ready(name, f.Ready)
 		services = append(services, service{name, f.Run})
 	}
-	d, err1 := dedup.New(dedup.Options{Bus: buses[1], Logger: t.Logger, Meter: t.Meter, Tracer: t.Tracer})
+	d, err1 := dedup.New(dedup.Options{Bus: buses[1], Logger: t.Logger, Meter: t.Meter, Tracer: t.Tracer, Interrupted: interrupted})
 	keeper, err2 := dedup.NewKeeper(buses[1], process.Topology(p.Process.Config), t.Logger, t.Meter)
 	s, err3 := sender.New(sender.Options{
 		Bus: buses[2], Outputs: sender.Configured(p.Process.Config, p.Console), Instance: p.Process.Instance,
-		Logger: t.Logger, Meter: t.Meter, Tracer: t.Tracer, Collector: p.Process.Collector,
+		Logger: t.Logger, Meter: t.Meter, Tracer: t.Tracer, Collector: p.Process.Collector, Interrupted: interrupted,
 	})
 	if err := errors.Join(err1, err2, err3); err != nil {
 		release()

@@ -118,6 +118,24 @@ func (s *site) reconcile(n int) {
 	}
 	late := s.Generator.NextAt(s.Graph.Now().Add(-40 * time.Minute))
 	s.Graph.Add(late)
+	// A letter of a message that was put into RAW again is known by the sequence that its claim names.
+	subject := contract.BucketSubject(contract.BucketHashes, contract.HashKey(lost.Source, lost.Generation, lost.Hash))
+	claims, err := b.Lookup(ctx, contract.BucketStream(contract.BucketHashes), []string{subject})
+	if err != nil {
+		t.Fatal(err)
+	}
+	claim, err := contract.DecodeClaim(claims[subject].Data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again := contract.DeadLetter{Stage: contract.StageDedup, Reason: "two crashes", Attempts: 1, First: time.Now(), Last: time.Now(), Stream: contract.StreamRaw, Sequence: 99_999, Claim: claim.RawSequence}
+	if err := b.DeadLetter(ctx, again); err != nil {
+		t.Fatal(err)
+	}
+	check(reconciled(253), "azure 155 unique 50 confirmed 49 waiting 0 dead 1+1 silent 0 unknown 103 missing 1")
+	if err := b.RemoveDeadLetter(ctx, 2); err != nil {
+		t.Fatal(err)
+	}
 	r := reconciled(253)
 	check(r, "azure 155 unique 50 confirmed 49 waiting 0 dead 1+0 silent 0 unknown 103 missing 2")
 	for _, m := range r.Named {

@@ -32,6 +32,7 @@ import (
 	"defenderiot/pkg/bus"
 	"defenderiot/pkg/faultpoint"
 	"defenderiot/pkg/telemetry"
+	"defenderiot/pkg/trial"
 	"defenderiot/proto"
 )
 
@@ -49,12 +50,14 @@ const (
 	buryDelay = 10 * time.Second
 )
 
-// Options of a Dedup. All fields are required.
+// Options of a Dedup. All fields but the last are required.
 type Options struct {
 	Bus    *bus.Bus
 	Logger *slog.Logger
 	Meter  metric.Meter
 	Tracer trace.Tracer
+	// Interrupted: the server has died, and may have forgotten what it had delivered last; see [trial.Care].
+	Interrupted bool
 }
 
 // Dedup is the service. Any number of them, in any number of processes, share the work.
@@ -64,6 +67,9 @@ type Dedup struct {
 	tracer  trace.Tracer
 	metrics *metrics
 	recent  *recent
+	care    *trial.Care
+	trial   *trial.Trial
+	marks   *marks
 
 	trouble *telemetry.Incident
 	full    *telemetry.Incident
@@ -77,8 +83,13 @@ func New(o Options) (*Dedup, error) {
 	if err != nil {
 		return nil, err
 	}
+	first := int64(0)
+	if o.Interrupted {
+		first = bus.MaxUndecided
+	}
 	return &Dedup{
 		bus: o.Bus, logger: o.Logger, tracer: o.Tracer, metrics: m, recent: newRecent(),
+		care: trial.NewCare(first), trial: trial.New(TrialWork, o.Logger), marks: &marks{trying: map[string]int{}},
 		trouble: telemetry.NewIncident(o.Logger, "deduplication"),
 		full:    telemetry.NewIncident(o.Logger, "passing alerts on to UNIQUE"),
 		newer:   telemetry.NewIncident(o.Logger, "reading alerts of a newer version"),
@@ -94,6 +105,7 @@ func (d *Dedup) Run(ctx context.Context) error {
 		group.Go(func() { d.work(ctx) })
 	}
 	group.Wait()
+	d.trial.Close()
 	return nil
 }
 

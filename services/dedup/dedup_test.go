@@ -13,11 +13,13 @@ import (
 
 	"defenderiot/pkg/bus"
 	"defenderiot/pkg/bus/bustest"
+	"defenderiot/pkg/trial"
 	"defenderiot/proto"
 	"defenderiot/services/dedup"
 )
 
 func TestMain(m *testing.M) {
+	trial.Enter(map[string]trial.Work{dedup.TrialWork: deadly})
 	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server/ats.init.0.func1"))
 }
 
@@ -50,7 +52,13 @@ func raw(t *testing.T, b *bus.Bus, envelopes ...proto.Envelope) {
 
 func start(t *testing.T, b *bus.Bus) (stop func()) {
 	t.Helper()
-	d, err := dedup.New(dedup.Options{Bus: b, Logger: bustest.Logger(), Meter: noop.Meter{}, Tracer: nooptrace.Tracer{}})
+	return startAfter(t, b, false)
+}
+
+// startAfter starts it after a bus that died, or did not.
+func startAfter(t *testing.T, b *bus.Bus, interrupted bool) (stop func()) {
+	t.Helper()
+	d, err := dedup.New(dedup.Options{Bus: b, Logger: bustest.Logger(), Meter: noop.Meter{}, Tracer: nooptrace.Tracer{}, Interrupted: interrupted})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"defenderiot/pkg/bus"
+	"defenderiot/pkg/faultpoint"
 	"defenderiot/proto"
 )
 
@@ -24,31 +25,52 @@ type sighting struct {
 	broken   error  // its claim cannot be read, so nobody can tell whether it is the first
 }
 
-// read decodes the batch. What is no envelope becomes a dead letter, what is of a newer version waits in
-// the stream; neither is among the returned sightings.
+// delivery is one message of a batch.
+type delivery struct {
+	msg  jetstream.Msg
+	meta *jetstream.MsgMetadata
+}
+
+// read decodes the batch. What is no envelope, or ends whoever reads it, becomes a dead letter; what is of a newer
+// version waits in the stream. Neither is among the returned sightings.
 func (d *Dedup) read(ctx context.Context, batch []jetstream.Msg) ([]*sighting, error) {
-	var envelopes proto.EnvelopeReader
-	sightings := make([]*sighting, 0, len(batch))
-	for _, m := range batch {
+	deliveries := make([]delivery, len(batch))
+	for i, m := range batch {
 		meta, err := m.Metadata()
 		if err != nil {
 			return nil, fmt.Errorf("delivery without metadata: %w", err)
 		}
-		env, err := decode(&envelopes, m.Data())
-		switch {
-		case errors.Is(err, proto.ErrNewerMajor):
-			d.newer.Report(err)
-			d.metrics.newer.Add(ctx, 1)
-			_ = m.NakWithDelay(newerDelay)
-			continue
-		case err != nil:
-			d.bury(ctx, m, meta, err)
-			continue
+		deliveries[i] = delivery{m, meta}
+	}
+	sound, err := d.sound(ctx, deliveries)
+	if err != nil {
+		return nil, err
+	}
+	var envelopes proto.EnvelopeReader
+	sightings := make([]*sighting, 0, len(sound))
+	for _, m := range sound {
+		if s := d.see(ctx, &envelopes, m.msg, m.meta); s != nil {
+			sightings = append(sightings, s)
 		}
-		sightings = append(sightings, &sighting{msg: m, sequence: sequenceOf(m, meta), again: meta.NumDelivered > 1, env: env, key: claimSubject(env, env.Hash)})
 	}
 	d.metrics.received.Add(ctx, int64(len(batch)))
 	return sightings, nil
+}
+
+// see decodes one message; nil for one that is none of the batch's any more.
+func (d *Dedup) see(ctx context.Context, envelopes *proto.EnvelopeReader, m jetstream.Msg, meta *jetstream.MsgMetadata) *sighting {
+	env, err := decode(envelopes, m.Data())
+	switch {
+	case errors.Is(err, proto.ErrNewerMajor):
+		d.newer.Report(err)
+		d.metrics.newer.Add(ctx, 1)
+		_ = m.NakWithDelay(newerDelay)
+		return nil
+	case err != nil:
+		d.bury(ctx, m, meta, err)
+		return nil
+	}
+	return &sighting{msg: m, sequence: sequenceOf(m, meta), again: meta.NumDelivered > 1, env: env, key: claimSubject(env, env.Hash)}
 }
 
 // sequenceOf is what the message's claim names: its sequence in RAW, or the first one of a dead letter that was put
@@ -70,6 +92,7 @@ func decode(envelopes *proto.EnvelopeReader, data []byte) (env *proto.Envelope, 
 			err = fmt.Errorf("%w: reading it panicked: %v", proto.ErrMalformed, r)
 		}
 	}()
+	faultpoint.Crash(faultpoint.DedupReads, data)
 	return envelopes.ReadHead(data)
 }
 
@@ -79,6 +102,9 @@ func (d *Dedup) bury(ctx context.Context, m jetstream.Msg, meta *jetstream.MsgMe
 	letter := proto.DeadLetter{
 		Stage: proto.StageDedup, Reason: reason.Error(), Attempts: int(meta.NumDelivered),
 		First: meta.Timestamp, Last: time.Now(), Stream: proto.StreamRaw, Sequence: meta.Sequence.Stream, Payload: m.Data(),
+	}
+	if claimed := sequenceOf(m, meta); claimed != letter.Sequence {
+		letter.Claim = claimed
 	}
 	if err := d.bus.DeadLetter(ctx, letter); err != nil {
 		d.trouble.Report(err)

@@ -82,7 +82,7 @@ func (s *session) publish(ctx context.Context, p *pull, page *resourcegraph.Page
 		}
 		batch = append(batch, bus.Message{
 			Subject: s.rawSubject, Data: data, Header: header,
-			MsgID: proto.RawMsgID(s.source, s.generation, p.id, number, i),
+			MsgID: proto.RawMsgID(s.source, s.generation, p.id, number, i, o.hash),
 		})
 		size += len(data)
 		sent++

@@ -11,6 +11,9 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"defenderiot/pkg/devo"
+	"defenderiot/pkg/faultpoint"
+	"defenderiot/pkg/ledger"
+	"defenderiot/pkg/trial"
 	"defenderiot/proto"
 )
 
@@ -60,10 +63,11 @@ func (f frameList) headers() []nats.Header {
 
 // read makes frames of messages. What is no alert ends in the output's dead letters, what is of a newer
 // version waits in the stream, what is in hand already is left out; none of these is in the result. The
-// frames lie in the returned buffer, which is dst where that has room.
-func (o *output) read(ctx context.Context, msgs []jetstream.Msg, lane int, envelopes *proto.EnvelopeReader, dst []byte) ([]*delivery, frameList, []byte) {
+// frames lie in the returned buffer, which is dst where that has room. meanwhile is called when it takes long.
+func (o *output) read(ctx context.Context, msgs []jetstream.Msg, lane int, envelopes *proto.EnvelopeReader, dst []byte, meanwhile func()) ([]*delivery, frameList, []byte) {
 	batch := make([]*delivery, 0, len(msgs))
 	frames := make(frameList, 0, len(msgs))
+	var suspects []suspect
 	// One buffer for the batch's frames: they are written together and then forgotten together.
 	size := 0
 	for _, m := range msgs {
@@ -83,25 +87,40 @@ func (o *output) read(ctx context.Context, msgs []jetstream.Msg, lane int, envel
 		if !o.inflight.take(d) {
 			continue
 		}
-		start := len(buffer)
-		event, grown, err := o.feed.appendFrame(buffer, envelopes, m.Data())
-		switch {
-		case errors.Is(err, proto.ErrNewerMajor):
-			o.newer.Report(err)
-			o.metrics.newer.Add(ctx, 1, o.label)
-			o.giveBack([]*delivery{d}, newerDelay)
-			continue
-		case err != nil:
-			o.bury(ctx, d, meta, err)
+		if o.suspicious(meta) {
+			suspects = append(suspects, suspect{d, meta})
 			continue
 		}
-		buffer = grown
-		o.compression.sample(meta.NumPending)
-		d.event, d.size = event, len(buffer)-start
-		batch = append(batch, d)
-		frames = append(frames, frame{start: start, end: len(buffer), header: m.Headers(), more: meta.NumPending > 0})
+		if f, ok := o.frame(ctx, d, meta, envelopes, &buffer); ok {
+			batch, frames = append(batch, d), append(frames, f)
+		}
+	}
+	for _, s := range o.try(ctx, suspects, meanwhile) {
+		if f, ok := o.frame(ctx, s.delivery, s.meta, envelopes, &buffer); ok {
+			batch, frames = append(batch, s.delivery), append(frames, f)
+		}
 	}
 	return batch, frames, buffer
+}
+
+// frame appends the frame of one delivery to buffer; ok is false for one that is none of the batch's any more.
+func (o *output) frame(ctx context.Context, d *delivery, meta *jetstream.MsgMetadata, envelopes *proto.EnvelopeReader, buffer *[]byte) (f frame, ok bool) {
+	start := len(*buffer)
+	event, grown, err := o.feed.appendFrame(*buffer, envelopes, d.msg.Data())
+	switch {
+	case errors.Is(err, proto.ErrNewerMajor):
+		o.newer.Report(err)
+		o.metrics.newer.Add(ctx, 1, o.label)
+		o.giveBack([]*delivery{d}, newerDelay)
+		return frame{}, false
+	case err != nil:
+		o.bury(ctx, d, meta, err)
+		return frame{}, false
+	}
+	*buffer = grown
+	o.compression.sample(meta.NumPending)
+	d.event, d.size = event, len(grown)-start
+	return frame{start: start, end: len(grown), header: d.msg.Headers(), more: meta.NumPending > 0}, true
 }
 
 // appendFrame turns a panic into an error: an alert must never take the service down, and trying it again
@@ -116,24 +135,32 @@ func appendFrame(dst []byte, envelopes *proto.EnvelopeReader, data []byte) (even
 	if err != nil {
 		return time.Time{}, nil, err
 	}
+	faultpoint.Crash(faultpoint.SenderFrames, e.Row)
 	out, err = devo.AppendFrame(dst, devo.Header{
 		Time: e.PullStart, Host: e.Host, Tag: e.Tag, Environment: e.Environment, PullingID: strconv.FormatInt(e.PullingID, 10),
 	}, e.Row)
 	return e.EventTime, out, err
 }
 
-// bury writes the dead letter (what is one already stays it), then the ledger, then acknowledges; when one of them fails the delivery
-// comes again.
+// bury writes the dead letter (what is one already stays it), then the ledger, then acknowledges; when one of them
+// fails the delivery comes again. One that the ledger holds as settled, and whose acknowledgement was lost, is
+// acknowledged only.
 func (o *output) bury(ctx context.Context, d *delivery, meta *jetstream.MsgMetadata, reason error) {
 	letter := proto.DeadLetter{
 		Stage: proto.StageSender, Output: o.settings.Name, Reason: reason.Error(), Attempts: int(meta.NumDelivered),
 		First: meta.Timestamp, Last: time.Now(), Stream: o.feed.stream, Sequence: d.sequence, Payload: d.msg.Data(),
 	}
-	if e, err := proto.DecodeEnvelope(d.msg.Data()); err == nil {
-		letter.AlertID = e.AlertID
+	if !errors.Is(reason, trial.ErrCondemned) { // that one must not be read
+		if e, err := proto.DecodeEnvelope(d.msg.Data()); err == nil {
+			letter.AlertID = e.AlertID
+		}
 	}
-	var err error
-	if o.feed.stream != proto.StreamDead {
+	view, err := ledger.Read(ctx, o.bus, o.feed.ledger)
+	if err == nil && (d.sequence <= view.Floor || view.Confirmed.Contains(d.sequence)) {
+		o.acknowledge(ctx, []*delivery{d})
+		return
+	}
+	if err == nil && o.feed.stream != proto.StreamDead {
 		err = o.bus.DeadLetter(ctx, letter)
 	}
 	if err == nil {

@@ -179,7 +179,7 @@ func (l *lane) refused(err error) {
 
 // deliver judges a batch by the ledger and writes what is to be written.
 func (l *lane) deliver(ctx context.Context, msgs []jetstream.Msg) error {
-	batch, frames, buffer := l.output.read(ctx, msgs, l.index, &l.envelopes, l.buffer)
+	batch, frames, buffer := l.output.read(ctx, msgs, l.index, &l.envelopes, l.buffer, l.meanwhile)
 	l.buffer = buffer[:0]
 	if cap(buffer) > maxKept {
 		l.buffer = nil

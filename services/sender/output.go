@@ -17,6 +17,7 @@ import (
 	"defenderiot/pkg/fault"
 	"defenderiot/pkg/ledger"
 	"defenderiot/pkg/telemetry"
+	"defenderiot/pkg/trial"
 	"defenderiot/proto"
 )
 
@@ -36,6 +37,8 @@ type output struct {
 	proof    *proofState
 	manners  *manners
 	tally    *tally
+	care     *trial.Care
+	trial    *trial.Trial // of all outputs
 	// compression is nil where frames always go out plain.
 	compression  *compression
 	certificates *certificates
@@ -57,8 +60,12 @@ func newOutput(o Options, s OutputSettings, m *metrics) *output {
 	logger := telemetry.WithThread(o.Logger, "OutputProcess", s.managerName(standardService))
 	l := ledger.Open(o.Bus, s.Name, o.Instance)
 	s.Endpoint.Keyring = new(devo.Keyring)
+	first := int64(0)
+	if o.Interrupted {
+		first = bus.MaxUnconfirmed
+	}
 	return &output{
-		settings: s, feed: ownFeed(s.Name), instance: o.Instance, bus: o.Bus, ledger: l, inflight: newInflight(), tally: &tally{},
+		settings: s, feed: ownFeed(s.Name), instance: o.Instance, bus: o.Bus, ledger: l, inflight: newInflight(), tally: &tally{}, care: trial.NewCare(first),
 		proof: newProofState(s.Name, l, logger), manners: &manners{logger: logger, name: s.Name}, logger: logger, tracer: o.Tracer, metrics: m,
 		label:    metric.WithAttributeSet(attribute.NewSet(attribute.String("output", s.Name))),
 		delivery: telemetry.NewIncident(logger, fmt.Sprintf("delivery to %s (%s)", s.Name, s.where())),

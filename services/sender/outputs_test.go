@@ -62,10 +62,14 @@ func TestOutputsGoOnAlone(t *testing.T) {
 // startLogging is start with a log.
 func startLogging(t testing.TB, b *bus.Bus, logger *slog.Logger, settings ...sender.OutputSettings) (stop func()) {
 	t.Helper()
-	s, err := sender.New(sender.Options{
-		Bus: b, Instance: fmt.Sprint(rand.Uint64()), Logger: logger, Meter: noop.Meter{}, Tracer: nooptrace.Tracer{},
-		Outputs: settings,
-	})
+	return startWith(t, sender.Options{Bus: b, Logger: logger, Outputs: settings})
+}
+
+// startWith sets what every test's sender has.
+func startWith(t testing.TB, o sender.Options) (stop func()) {
+	t.Helper()
+	o.Instance, o.Meter, o.Tracer = fmt.Sprint(rand.Uint64()), noop.Meter{}, nooptrace.Tracer{}
+	s, err := sender.New(o)
 	if err != nil {
 		t.Fatal(err)
 	}

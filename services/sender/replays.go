@@ -119,7 +119,7 @@ func (o *output) again(j replay.Entry, of *selected) *output {
 			stream: j.Stream, consumer: proto.JobConsumer(j.ID), ledger: name, job: of,
 			remedy: fmt.Sprintf("end the job with `collector replay cancel %s` and start it anew", j.ID),
 		},
-		inflight: newInflight(), proof: o.proof, manners: o.manners, tally: o.tally, compression: o.compression,
+		inflight: newInflight(), care: o.care.Another(), trial: o.trial, proof: o.proof, manners: o.manners, tally: o.tally, compression: o.compression,
 		certificates: o.certificates, logger: o.logger, tracer: o.tracer, metrics: o.metrics, label: o.label,
 
 		delivery: telemetry.NewIncident(o.logger, fmt.Sprintf("delivery of %s to %s (%s)", name, o.settings.Name, o.settings.where())),

@@ -15,6 +15,7 @@ import (
 	"defenderiot/pkg/bus"
 	"defenderiot/pkg/devo"
 	"defenderiot/pkg/internalevent"
+	"defenderiot/pkg/trial"
 )
 
 // StopGrace is how long an orderly stop may spend on confirming what was written.
@@ -47,7 +48,7 @@ type OutputSettings struct {
 	proof proofTimes // zero: the default
 }
 
-// Options of a Sender; all fields are required, but Collector only for outputs with Internal.
+// Options of a Sender; all fields are required, but Collector only for outputs with Internal, and Interrupted.
 type Options struct {
 	Bus      *bus.Bus
 	Outputs  []OutputSettings
@@ -57,12 +58,15 @@ type Options struct {
 	Tracer   trace.Tracer
 	// Collector is who the metric messages speak of.
 	Collector internalevent.Collector
+	// Interrupted: the server has died, and may have forgotten what it had delivered last; see [trial.Care].
+	Interrupted bool
 }
 
 // Sender is the service.
 type Sender struct {
 	outputs    []*output
 	background []func(context.Context) // internal senders and monitors
+	trial      *trial.Trial
 }
 
 // New makes a Sender. Errors are settings out of their bounds.
@@ -71,7 +75,7 @@ func New(o Options) (*Sender, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Sender{}
+	s := &Sender{trial: trial.New(TrialWork, o.Logger)}
 	for _, settings := range o.Outputs {
 		if settings.Connections < 1 || settings.Connections > 64 {
 			return nil, fmt.Errorf("output %s: concurrent_connections %d is not between 1 and 64", settings.Name, settings.Connections)
@@ -83,6 +87,7 @@ func New(o Options) (*Sender, error) {
 			settings.proof = defaultProofTimes
 		}
 		out := newOutput(o, settings, m)
+		out.trial = s.trial
 		if out.compression, err = newCompression(settings.Compression); err != nil {
 			return nil, fmt.Errorf("output %s: %w", settings.Name, err)
 		}
@@ -107,6 +112,7 @@ func (s *Sender) Run(ctx context.Context) error {
 		group.Go(func() { run(ctx) })
 	}
 	group.Wait()
+	s.trial.Close()
 	return nil
 }
 

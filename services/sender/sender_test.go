@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
-	"go.uber.org/goleak"
 
 	"defenderiot/pkg/bus"
 	"defenderiot/pkg/bus/bustest"
@@ -24,10 +23,6 @@ import (
 	"defenderiot/services/sender"
 	"defenderiot/services/simulator"
 )
-
-func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server/ats.init.0.func1"))
-}
 
 var source = proto.Source{Input: "defender_for_iot", InputID: "23453", Service: "iot_security_alerts"}
 

@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -39,6 +40,8 @@ const (
 	readyTimeout = 5 * time.Minute
 
 	lockFile = "lock"
+	// runningFile is there while services run on the folder, and after that unless they were stopped in order.
+	runningFile = "running"
 )
 
 // ErrInUse: another process runs an embedded server on the folder.
@@ -63,6 +66,7 @@ type Server struct {
 	dir     string
 	conn    bus.Connection
 	tokens  map[string]string // of the users with a part only
+	begun   atomic.Bool
 	once    sync.Once
 	stopped chan struct{}
 }
@@ -224,6 +228,31 @@ func (s *Server) Settings(user, name string, logger *slog.Logger) bus.Settings {
 	return bus.Settings{InProcess: s.server, User: user, Password: secret.New(token), Name: name, Logger: logger}
 }
 
+// Interrupted reports whether services ran on the folder that were not stopped in order: killed, or the machine lost
+// power. Then the server may have forgotten that it delivered what was in hand.
+func (s *Server) Interrupted() bool {
+	_, err := os.Stat(filepath.Join(s.dir, runningFile))
+	return err == nil
+}
+
+// Begin notes durably that services begin to run on the folder, until Shutdown has stopped the server in order. A
+// server on which it was not called, as for a command, leaves the note as it is. Errors are the file system's.
+func (s *Server) Begin() error {
+	s.begun.Store(true)
+	f, err := os.OpenFile(filepath.Join(s.dir, runningFile), os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	folder, err := os.Open(s.dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(folder.Sync(), folder.Close())
+}
+
 // Shutdown stops the server in order: consumers' and streams' state is flushed, the lock released. It returns
 // ctx's error when that takes longer; then the lock stays with the process, which should end. Nothing is lost
 // by that: what the server has acknowledged is on disk, and only its next start takes longer. It can be called
@@ -235,6 +264,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 			defer close(s.stopped)
 			s.server.Shutdown()
 			s.server.WaitForShutdown()
+			if s.begun.Load() {
+				_ = os.Remove(filepath.Join(s.dir, runningFile)) // left: the next start takes more care than it needs to
+			}
 			if s.lock != nil {
 				_ = s.lock.Unlock()
 			}

@@ -92,10 +92,11 @@ var startAndStop = []string{
 func TestLog(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, simulator.Options{Backfill: 20}, slowPulls...)
-	once := func(name string) {
+	once := func(name string, frames int64) {
 		p := w.run()
 		p.says("Data collection completed.")
 		w.arrived()
+		eventually(t, "the frames", func() bool { return w.sim.Devo.Stats().Frames >= frames })
 		w.confirmed()
 		p.stop()
 		golden(t, name, p.input())
@@ -105,12 +106,12 @@ func TestLog(t *testing.T) {
 			}
 		}
 	}
-	once("first-run.log")
-	once("second-run.log")
+	once("first-run.log", 20)
+	once("second-run.log", 20)
 	// Near enough for one pull: a longer time would be read in windows beside it.
 	start := time.Now().Add(-30 * time.Hour).UTC().Format(time.RFC3339)
 	w.configure(append(slowPulls, `start_time_in_utc: "20`, `start_time_in_utc: "`+start+`" # "20`)...)
-	once("changed-start.log")
+	once("changed-start.log", 40)
 	if frames := w.sim.Devo.Stats().Frames; frames != 40 {
 		t.Errorf("%d frames, want each alert twice", frames)
 	}

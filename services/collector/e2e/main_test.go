@@ -14,10 +14,12 @@ import (
 // bin is the folder of the programs.
 var bin string
 
-// The programs. collector-faultpoints is the collector that can be killed at named points.
+// The programs. Those that end in faultpoints can be killed at named points and by marked messages.
 const (
 	collectorProgram = "collector"
 	killableProgram  = "collector-faultpoints"
+	killableDedup    = "dedup-faultpoints"
+	killableSender   = "sender-faultpoints"
 	fetcherProgram   = "fetcher"
 	dedupProgram     = "dedup"
 	senderProgram    = "sender"
@@ -68,6 +70,8 @@ func build(dir string) error {
 	for _, p := range []struct{ program, source, tags string }{
 		{collectorProgram, "defenderiot/services/collector/cmd/collector", ""},
 		{killableProgram, "defenderiot/services/collector/cmd/collector", "faultpoints"},
+		{killableDedup, "defenderiot/services/dedup/cmd/dedup", "faultpoints"},
+		{killableSender, "defenderiot/services/sender/cmd/sender", "faultpoints"},
 		{fetcherProgram, "defenderiot/services/fetcher/cmd/fetcher", ""},
 		{dedupProgram, "defenderiot/services/dedup/cmd/dedup", ""},
 		{senderProgram, "defenderiot/services/sender/cmd/sender", ""},

@@ -286,7 +286,7 @@ func (b *bench) publishRaw(ctx context.Context, conn *bus.Bus) (unique int, err 
 		if err != nil {
 			return 0, err
 		}
-		batch = append(batch, bus.Message{Subject: proto.RawSubject(source), Data: data, MsgID: proto.RawMsgID(source, 1, now.UnixMilli(), i/1000, i)})
+		batch = append(batch, bus.Message{Subject: proto.RawSubject(source), Data: data, MsgID: proto.RawMsgID(source, 1, now.UnixMilli(), i/1000, i, e.Hash)})
 		if len(batch) == 1000 || i == b.alerts-1 {
 			if err := conn.PublishBatch(ctx, proto.StreamRaw, batch); err != nil {
 				return 0, err

@@ -8,10 +8,12 @@ import (
 
 	"defenderiot/pkg/bus"
 	"defenderiot/pkg/process"
+	"defenderiot/pkg/trial"
 	"defenderiot/services/dedup"
 )
 
 func main() {
+	trial.Enter(map[string]trial.Work{dedup.TrialWork: dedup.Try})
 	os.Exit(process.Main("dedup", "passes the first sighting of every alert on, once", run))
 }
 

@@ -7,10 +7,12 @@ import (
 
 	"defenderiot/pkg/bus"
 	"defenderiot/pkg/process"
+	"defenderiot/pkg/trial"
 	"defenderiot/services/sender"
 )
 
 func main() {
+	trial.Enter(map[string]trial.Work{sender.TrialWork: sender.Try})
 	os.Exit(process.Main("sender", "delivers alerts to Devo and acknowledges what is confirmed", run))
 }
 
