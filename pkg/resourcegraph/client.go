@@ -55,6 +55,7 @@ type Client struct {
 	graph      *armresourcegraph.Client
 	credential *renewable
 	brake      *brake
+	principal  Principal
 	kind       string
 	endpoint   string
 	login      string
@@ -125,10 +126,11 @@ func newClient(s Settings, h hooks) (*Client, error) {
 	manager := conf.Services[cloud.ResourceManager]
 	return &Client{
 		graph: graph, credential: cred, brake: b, clean: clean, close: net.close,
-		kind:     s.Credential.kind(),
-		endpoint: manager.Endpoint,
-		login:    s.Credential.endpoint(conf.ActiveDirectoryAuthorityHost),
-		scope:    manager.Audience + "/.default",
+		principal: s.Credential.principal(),
+		kind:      s.Credential.kind(),
+		endpoint:  manager.Endpoint,
+		login:     s.Credential.endpoint(conf.ActiveDirectoryAuthorityHost),
+		scope:     manager.Audience + "/.default",
 	}, nil
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -97,10 +96,12 @@ type Options struct {
 	// Collector is the collector's name, for the log.
 	Collector string
 	Graph     Graph
-	Bus       Bus
-	Logger    *slog.Logger
-	Meter     metric.Meter
-	Tracer    trace.Tracer
+	// Quota is divided by the active inputs of its principal; nil divides nothing.
+	Quota  Quota
+	Bus    Bus
+	Logger *slog.Logger
+	Meter  metric.Meter
+	Tracer trace.Tracer
 	// Instance names this process, uniquely among all that ever run; it is shown as the lease's holder.
 	Instance string
 	// Alone says that no other process can be alive that holds the lease, because the caller owns the
@@ -117,6 +118,8 @@ type Fetcher struct {
 	source      proto.Source
 	service     Service
 	graph       Graph
+	quota       Quota
+	spread      *spread
 	bus         Bus
 	puller      string       // how the log calls it
 	logger      *slog.Logger // of the puller
@@ -186,7 +189,7 @@ func New(o Options) (*Fetcher, error) {
 		return nil, fmt.Errorf("fetcher: %w", err)
 	}
 	f := &Fetcher{
-		source: o.Source, service: s, graph: o.Graph, bus: o.Bus, puller: pullerThread(o.Source), tracer: tracerOr(o.Tracer),
+		source: o.Source, service: s, graph: o.Graph, quota: o.Quota, bus: o.Bus, puller: pullerThread(o.Source), tracer: tracerOr(o.Tracer),
 		metrics: m, instance: o.Instance, alone: o.Alone, wall: o.Clock, timing: defaultTiming(),
 		slots: make(chan struct{}, backgroundPages), notReady: errors.New("not started"),
 		hidden: hiddenBy(s.Masker),
@@ -214,7 +217,7 @@ func (f *Fetcher) Run(ctx context.Context) error {
 		return nil
 	}
 	for {
-		l := newLease(kv, proto.LeaseKey(f.source), f.instance, f.timing, f.logger)
+		l := f.newLease(kv)
 		f.setReady(nil) // a standby is ready: it does what it is there for
 		if err := l.acquire(ctx, f.alone); err != nil {
 			return nil // only ctx ends it
@@ -223,6 +226,7 @@ func (f *Fetcher) Run(ctx context.Context) error {
 		f.metrics.lead(true)
 		f.lead(ctx, kv, l)
 		f.metrics.lead(false)
+		f.spread.add(-1)
 		if ctx.Err() != nil {
 			l.release(context.WithoutCancel(ctx))
 			return nil
@@ -264,6 +268,15 @@ func (f *Fetcher) lead(ctx context.Context, kv keyValue, l *lease) {
 			drop(err)
 		}
 	})
+	if f.quota != nil {
+		c := f.newCensus(l)
+		if !c.enter(held, ctx.Done()) {
+			drop(fault.ErrShuttingDown)
+			wg.Wait()
+			return
+		}
+		wg.Go(func() { c.keep(held) })
+	}
 	wg.Go(func() {
 		if sleep(held, ctx.Done(), 0) {
 			sleep(held, nil, f.timing.grace)
@@ -342,43 +355,6 @@ func (f *Fetcher) nextPullID() int64 {
 	defer f.mu.Unlock()
 	f.lastPull = max(f.wall().UnixMilli(), f.lastPull+1)
 	return f.lastPull
-}
-
-// sleep waits for d, or without limit if d is 0, and reports whether it did so to the end: until d has
-// passed, or for d = 0 until stop closed. A context that ends, or stop closing before d, makes it false.
-func sleep(ctx context.Context, stop <-chan struct{}, d time.Duration) bool {
-	if d == 0 {
-		select {
-		case <-ctx.Done():
-			return false
-		case <-stop:
-			return true
-		}
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-stop:
-		return false
-	case <-t.C:
-		return true
-	}
-}
-
-func stopped(stop <-chan struct{}) bool {
-	select {
-	case <-stop:
-		return true
-	default:
-		return false
-	}
-}
-
-// jittered spreads d by a tenth to either side.
-func jittered(d time.Duration) time.Duration {
-	return time.Duration(float64(d) * (0.9 + 0.2*rand.Float64()))
 }
 
 func lowered(texts []string) []string {
