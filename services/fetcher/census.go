@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"defenderiot/pkg/resourcegraph"
@@ -25,20 +26,22 @@ type Quota interface {
 // keeps the sum within the quota are the times:
 //
 //	count begun ──good──> no request more       the holder of a lease counts every partCount; without a count that
-//	     every partCount                        succeeds its part ends after good
+//	     every partCount                        succeeds its part ends after good, and without a renewal of its lease
+//	                                            so early that all has settled when a standby takes over
 //	lease acquired ──good + settling──> first request
 //	                                            by then everybody else has counted the new lease, or has stopped, and what
 //	                                            was sent under the larger parts counts no more at Azure
 //	lease gone ──settling──> not counted        what its holder has sent last counts no more
 //	lease unmoved ──live──> not counted         its holder has given it up long before, and a standby would have taken it
 //
-// A lease that is taken over from a holder that died has been counted by all the others without a break, and its new holder
-// need not wait. A holder that was paused has no part when it wakes up.
+// A lease that is taken over from a holder that died has been counted by all the others without a break, and its new holder,
+// which has counted them while it stood by, need not wait. A holder that was paused has no part when it wakes up.
 type census struct {
 	*Fetcher
 	lease *lease
 	known map[string]*neighbour // leases of the same principal, by subject
-	parts int
+	parts int                   // with this one's; 0: never counted
+	told  int                   // of these in the log
 	fails complaint
 }
 
@@ -49,14 +52,35 @@ type neighbour struct {
 	until    time.Time // it counts until then
 }
 
+// newCensus returns nil where nothing is to be divided.
 func (f *Fetcher) newCensus(l *lease) *census {
+	if f.quota == nil {
+		return nil
+	}
 	return &census{Fetcher: f, lease: l, known: map[string]*neighbour{}}
 }
 
-// enter makes the first count and holds requests back as long as the others may not have counted this lease; false means
+// whileStandingBy counts until acquire returns.
+func (c *census) whileStandingBy(ctx context.Context, acquire func() error) error {
+	if c == nil {
+		return acquire()
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var watch sync.WaitGroup
+	watch.Go(func() {
+		for c.count(ctx); sleep(ctx, nil, c.timing.partCount); {
+			c.count(ctx)
+		}
+	})
+	defer watch.Wait()
+	defer cancel()
+	return acquire()
+}
+
+// enter makes the first division and holds requests back as long as the others may not have counted this lease; false means
 // that ctx ended or stop closed.
 func (c *census) enter(ctx context.Context, stop <-chan struct{}) bool {
-	for !c.count(ctx) {
+	for !c.divide(ctx) {
 		if !sleep(ctx, stop, c.timing.poll) {
 			return false
 		}
@@ -70,16 +94,30 @@ func (c *census) enter(ctx context.Context, stop <-chan struct{}) bool {
 	return true
 }
 
-// keep counts until ctx ends.
+// keep divides until ctx ends.
 func (c *census) keep(ctx context.Context) {
 	for sleep(ctx, nil, c.timing.partCount) {
-		c.count(ctx)
+		c.divide(ctx)
 	}
+}
+
+// divide counts and takes the part that follows; false means that it has learned nothing.
+func (c *census) divide(ctx context.Context) bool {
+	begun, renewed := time.Now(), c.lease.lastRenewal()
+	if !c.count(ctx) {
+		return false
+	}
+	c.quota.Divide(c.parts, earlier(begun.Add(c.timing.partGood), renewed.Add(c.timing.expiry-c.timing.partSettling)))
+	if c.parts != c.told && (c.parts > 1 || c.told > 1) {
+		c.logger.Info(fmt.Sprintf("The request quota of this principal is divided by %d active inputs", c.parts))
+	}
+	c.told = c.parts
+	return true
 }
 
 // count looks at all leases; false means that it has learned nothing.
 func (c *census) count(ctx context.Context) bool {
-	begun, own := time.Now(), proto.BucketSubject(proto.BucketCheckpoints, c.lease.key)
+	own := proto.BucketSubject(proto.BucketCheckpoints, c.lease.key)
 	least := c.lease.storedRevision()
 	callCtx, cancel := context.WithTimeout(ctx, c.timing.leaseCall)
 	defer cancel()
@@ -121,10 +159,6 @@ func (c *census) count(ctx context.Context) bool {
 		} else if _, there := found[subject]; !there {
 			delete(c.known, subject)
 		}
-	}
-	c.quota.Divide(parts, begun.Add(c.timing.partGood))
-	if parts != c.parts && (parts > 1 || c.parts > 1) {
-		c.logger.Info(fmt.Sprintf("The request quota of this principal is divided by %d active inputs", parts))
 	}
 	c.parts = parts
 	return true

@@ -17,6 +17,7 @@ import (
 
 	"defenderiot/pkg/bus"
 	"defenderiot/pkg/fault"
+	"defenderiot/pkg/faultpoint"
 	"defenderiot/pkg/resourcegraph"
 	"defenderiot/pkg/telemetry"
 	"defenderiot/proto"
@@ -175,7 +176,7 @@ func New(o Options) (*Fetcher, error) {
 		return nil, fmt.Errorf("fetcher: deduplication %q is neither %s nor %s", s.Deduplication, DeduplicateAlert, DeduplicateVersion)
 	}
 	if o.Clock == nil {
-		o.Clock = time.Now
+		o.Clock = faultpoint.Now
 	}
 	if s.Start.After(o.Clock()) {
 		return nil, fault.InitVariables(2, "Invalid start_time_in_utc: %s. Must be in the past.", s.Start.UTC().Format(time.RFC3339))
@@ -219,12 +220,13 @@ func (f *Fetcher) Run(ctx context.Context) error {
 	for {
 		l := f.newLease(kv)
 		f.setReady(nil) // a standby is ready: it does what it is there for
-		if err := l.acquire(ctx, f.alone); err != nil {
+		c := f.newCensus(l)
+		if err := c.whileStandingBy(ctx, func() error { return l.acquire(ctx, f.alone) }); err != nil {
 			return nil // only ctx ends it
 		}
 		f.setReady(errors.New("setting up"))
 		f.metrics.lead(true)
-		f.lead(ctx, kv, l)
+		f.lead(ctx, kv, l, c)
 		f.metrics.lead(false)
 		f.spread.add(-1)
 		if ctx.Err() != nil {
@@ -258,7 +260,7 @@ func (f *Fetcher) bind(ctx context.Context) keyValue {
 
 // lead is the active state: from the lease's acquisition to its loss or to ctx's end. It returns when
 // everything it started has ended.
-func (f *Fetcher) lead(ctx context.Context, kv keyValue, l *lease) {
+func (f *Fetcher) lead(ctx context.Context, kv keyValue, l *lease, c *census) {
 	// held outlives ctx by the grace, so that the page in work can be finished and recorded.
 	held, drop := context.WithCancelCause(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
@@ -268,8 +270,7 @@ func (f *Fetcher) lead(ctx context.Context, kv keyValue, l *lease) {
 			drop(err)
 		}
 	})
-	if f.quota != nil {
-		c := f.newCensus(l)
+	if c != nil {
 		if !c.enter(held, ctx.Done()) {
 			drop(fault.ErrShuttingDown)
 			wg.Wait()

@@ -246,11 +246,13 @@ func (l *lease) storedRevision() uint64 {
 	return l.stored
 }
 
-func (l *lease) sinceRenewal() time.Duration {
+func (l *lease) lastRenewal() time.Time {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return time.Since(l.renewed)
+	return l.renewed
 }
+
+func (l *lease) sinceRenewal() time.Duration { return time.Since(l.lastRenewal()) }
 
 // release lets a standby take over at once. If it fails, the standby waits as after a crash.
 func (l *lease) release(ctx context.Context) {
