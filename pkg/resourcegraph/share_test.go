@@ -121,7 +121,9 @@ func TestMorePartsThanRequests(t *testing.T) {
 
 func TestPrincipals(t *testing.T) {
 	const one, other = "11111111-1111-1111-1111-11111111111A", "22222222-2222-2222-2222-222222222222"
-	secret := func(client, tenant string) Principal { return Credential{ClientID: client, TenantID: tenant}.principal() }
+	secret := func(client, tenant string) Principal {
+		return Credential{ClientID: client, TenantID: tenant}.principal()
+	}
 	managed := Credential{Kind: KindManagedIdentity}
 	for _, tt := range []struct {
 		a, b Principal

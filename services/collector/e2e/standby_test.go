@@ -57,15 +57,11 @@ func TestStandbyPartitioned(t *testing.T) {
 	var slowest time.Duration
 	for _, part := range []func(*link){(*link).stall, (*link).cut, (*link).stall} {
 		active := s.active()
+		begun := time.Now()
 		part(links[active])
-		took := s.flows()
-		if now := s.active(); now == active {
-			// What had reached the bus already still flowed.
-			took += s.flows()
-		}
-		slowest = max(slowest, took)
 		eventually(t, "another fetcher to be active", func() bool { return s.active() != active })
-		t.Logf("%s was cut off, alerts flowed again after %v", active, took)
+		s.flows()
+		slowest = max(slowest, time.Since(begun))
 		links[active].mend()
 		s.services[active].says("standing by: another fetcher is active")
 		slowest = max(slowest, s.flows())
@@ -95,7 +91,7 @@ func TestStandbyInputsShareAQuota(t *testing.T) {
 			"request_period_in_seconds: 1\n", "request_period_in_seconds: 1\n        subscriptions: ["+strings.Join(subs, ", ")+"]\n").Replace(block)
 	}
 	one := scope(first, "defender_for_iot", "23453", subscriptions[0])
-	two := scope(first, "another_plant", "23454", subscriptions[1:]...)
+	two := scope(first, "defender_for_iot_b", "23454", subscriptions[1:]...)
 	s.own("fetcher-1", first, one)
 	s.own("fetcher-2", first, two)
 	s.own("fetcher-3", first, one+two)
