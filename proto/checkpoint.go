@@ -40,6 +40,10 @@ type Checkpoint struct {
 	Subscriptions []string `json:"subscriptions_seen,omitempty"`
 	// Rescan are windows that came back short and are read again.
 	Rescan []Window `json:"rescan,omitempty"`
+	// SweptAt is the moment of the day to which the last sweep belongs, or before the first one the last such moment
+	// before this generation began. The next is due a day later, however often the program restarts. Absent, as in
+	// records of programs that did not know it: a sweep is due.
+	SweptAt *time.Time `json:"swept_at,omitempty"`
 	// Claiming is there while what was sent before is still being claimed without sending; absent, the
 	// source is in its ordinary phase. Readers that do not know it ignore it.
 	Claiming *Claiming `json:"claiming,omitempty"`

@@ -149,6 +149,9 @@ func RecordKey(s Source) string { return "record." + s.Token() }
 // LeaseKey is the key of the lease that the source's one active fetcher holds.
 func LeaseKey(s Source) string { return "lease." + s.Token() }
 
+// LeaseKeys are the keys of all leases.
+const LeaseKeys = "lease.>"
+
 // LedgerKey is the key of one sender process's record in an output's ledger.
 func LedgerKey(output, instance string) string { return Token(output) + "." + Token(instance) }
 

@@ -4,6 +4,9 @@
 // Built with the tag faultpoints, a program kills itself with SIGKILL where COLLECTOR_KILL_AT=name:n says:
 // when the point of that name is hit for the n-th time since the start. No deferred call, no flush, no
 // buffer of the process survives that, just as with a kill -9 from outside, but at a chosen instruction.
+//
+// So built, the wall clock can be wrong, too: see Now. What measures intervals and deadlines uses the monotonic clock,
+// which stays right.
 package faultpoint
 
 // The points, in the order in which an alert passes them. Each lies behind a step that is durable by then.

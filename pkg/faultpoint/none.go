@@ -2,6 +2,8 @@
 
 package faultpoint
 
+import "time"
+
 // Hit marks a point. It does nothing in this build.
 func Hit(string) {}
 
@@ -10,3 +12,6 @@ func Crash(string, []byte) {}
 
 // Environment is what a child process needs to have the same points.
 func Environment() []string { return nil }
+
+// Now is this machine's wall clock, which a test build can be told to have wrong.
+func Now() time.Time { return time.Now() }

@@ -66,11 +66,14 @@ type Quota struct {
 //
 // Safe for concurrent use; all callers share it. Waiting callers are not served in order.
 type brake struct {
-	limit   int // our slots
+	whole   int // our slots while the share is not divided
 	reserve int // what is left to others
 
 	mu        sync.Mutex
-	slots     []*slot       // at most limit
+	limit     int           // our slots
+	stretch   int           // in so many windows
+	good      time.Time     // limit and stretch hold until then, for ever if zero
+	slots     []*slot       // at most limit, except after a division
 	changed   chan struct{} // closed when a slot's end becomes known
 	taken     uint64        // slots ever taken
 	others    bool          // the last answer showed other users
@@ -94,7 +97,7 @@ type slot struct {
 func newBrake(share float64) *brake {
 	// The small addend keeps 0.6 x 15 at 9 whatever the binary fraction makes of it.
 	limit := min(max(int(math.Floor(share*quotaRequests+1e-9)), 1), quotaRequests)
-	return &brake{limit: limit, reserve: quotaRequests - limit, changed: make(chan struct{}), remaining: -1}
+	return &brake{whole: limit, limit: limit, stretch: 1, reserve: quotaRequests - limit, changed: make(chan struct{}), remaining: -1}
 }
 
 // blockedError says that no request makes sense before a time that is further off than a call waits.
@@ -118,7 +121,10 @@ func (b *brake) take(ctx context.Context) (*slot, error) {
 			b.mu.Unlock()
 			return nil, err
 		}
-		if until.IsZero() && len(b.slots) < b.limit {
+		outdated := !b.good.IsZero() && !b.good.After(now)
+		if outdated {
+			until = time.Time{} // until the next division
+		} else if until.IsZero() && len(b.slots) < b.limit {
 			b.taken++
 			s := &slot{order: b.taken, own: len(b.slots) + 1}
 			b.slots = append(b.slots, s)
@@ -192,7 +198,7 @@ func (b *brake) wrote(s *slot) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s.written = time.Now()
-	s.ends = s.written.Add(arrival + quotaWindow)
+	s.ends = s.written.Add(arrival + b.window())
 	b.signal()
 }
 
@@ -208,7 +214,7 @@ func (b *brake) done(s *slot, resp *http.Response) (delay time.Duration, first b
 		s.ends = now // it never left
 		return 0, false
 	}
-	if end := now.Add(quotaWindow); s.ends.IsZero() || end.Before(s.ends) {
+	if end := now.Add(b.window()); s.ends.IsZero() || end.Before(s.ends) {
 		s.ends = end
 	}
 	if resp == nil {
@@ -259,6 +265,9 @@ func (b *brake) learn(s *slot, h http.Header, now time.Time) {
 		}
 	}
 }
+
+// window is how long a slot is in use after the server has counted its request.
+func (b *brake) window() time.Duration { return time.Duration(b.stretch) * quotaWindow }
 
 func (b *brake) signal() {
 	close(b.changed)

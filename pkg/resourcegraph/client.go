@@ -56,6 +56,7 @@ type Client struct {
 	credential *renewable
 	origin     Credential
 	brake      *brake
+	principal  Principal
 	kind       string
 	endpoint   string
 	login      string
@@ -126,10 +127,11 @@ func newClient(s Settings, h hooks) (*Client, error) {
 	manager := conf.Services[cloud.ResourceManager]
 	return &Client{
 		graph: graph, credential: cred, origin: s.Credential, brake: b, clean: clean, close: net.close,
-		kind:     s.Credential.kind(),
-		endpoint: manager.Endpoint,
-		login:    s.Credential.endpoint(conf.ActiveDirectoryAuthorityHost),
-		scope:    manager.Audience + "/.default",
+		principal: s.Credential.principal(),
+		kind:      s.Credential.kind(),
+		endpoint:  manager.Endpoint,
+		login:     s.Credential.endpoint(conf.ActiveDirectoryAuthorityHost),
+		scope:     manager.Audience + "/.default",
 	}, nil
 }
 

@@ -105,7 +105,7 @@ func (k *claiming) nullStarts(ctx context.Context) error {
 			return err
 		}
 		k.s.taskFailures.raise(k.s.logger, slog.LevelError, "claiming records without a start time failed and is repeated", err)
-		if !k.s.pause(ctx, failedTask) {
+		if !k.s.pause(ctx, lastRetry) {
 			return fault.ShuttingDown(err)
 		}
 	}

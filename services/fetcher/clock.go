@@ -1,6 +1,8 @@
 package fetcher
 
 import (
+	"context"
+	"math/rand/v2"
 	"sync"
 	"time"
 )
@@ -60,4 +62,41 @@ func ceilTick(t time.Time) time.Time {
 		return down.Add(tick)
 	}
 	return down
+}
+
+// sleep waits for d, or without limit if d is 0, and reports whether it did so to the end: until d has
+// passed, or for d = 0 until stop closed. A context that ends, or stop closing before d, makes it false.
+func sleep(ctx context.Context, stop <-chan struct{}, d time.Duration) bool {
+	if d == 0 {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-stop:
+			return true
+		}
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-stop:
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+func stopped(stop <-chan struct{}) bool {
+	select {
+	case <-stop:
+		return true
+	default:
+		return false
+	}
+}
+
+// jittered spreads d by a tenth to either side.
+func jittered(d time.Duration) time.Duration {
+	return time.Duration(float64(d) * (0.9 + 0.2*rand.Float64()))
 }

@@ -46,6 +46,10 @@ func Configured(c *config.Config, r Runtime) (fetchers []*Fetcher, close func(),
 		}
 	}
 	shared := limiter(c.Globals.RequestsLimits)
+	var together *spread
+	if !r.Alone { // nobody stands by
+		together = &spread{each: defaultTiming().poll * 2}
+	}
 	for _, name := range Enabled(c) {
 		input := c.Inputs[name]
 		source := proto.Source{Input: name, InputID: input.ID, Service: ServiceName}
@@ -64,13 +68,14 @@ func Configured(c *config.Config, r Runtime) (fetchers []*Fetcher, close func(),
 		service.Endpoint = client.Endpoint()
 		f, err := New(Options{
 			Source: source, Collector: c.Globals.Name,
-			Service: service, Graph: client, Certificates: client.Validities, Bus: r.Bus, Logger: r.Logger, Meter: r.Meter, Tracer: r.Tracer,
+			Service: service, Graph: client, Quota: client, Certificates: client.Validities, Bus: r.Bus, Logger: r.Logger, Meter: r.Meter, Tracer: r.Tracer,
 			Instance: r.Instance, Alone: r.Alone,
 		})
 		if err != nil {
 			close()
 			return nil, nil, err
 		}
+		f.spread = together
 		fetchers = append(fetchers, f)
 	}
 	return fetchers, close, nil

@@ -33,6 +33,8 @@
 // content before using it, so the record's revision has moved and the sleeper's compare-and-set fails.
 // Rows that the sleeper still publishes are duplicates, which RAW's reader drops.
 //
+// Leases also say whose quota is used under them: the active inputs of one principal divide it, see census.
+//
 // While active, a fetcher does this:
 //
 //	┌───────┐ token and   ┌────────┐ record read,  ┌──────────────────────────────────┐

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -19,6 +18,7 @@ import (
 	"defenderiot/pkg/bus"
 	"defenderiot/pkg/certificate"
 	"defenderiot/pkg/fault"
+	"defenderiot/pkg/faultpoint"
 	"defenderiot/pkg/resourcegraph"
 	"defenderiot/pkg/telemetry"
 	"defenderiot/proto"
@@ -98,7 +98,9 @@ type Options struct {
 	// Collector is the collector's name, for the log.
 	Collector string
 	Graph     Graph
-	Bus       Bus
+	// Quota is divided by the active inputs of its principal; nil divides nothing.
+	Quota Quota
+	Bus   Bus
 	// Certificates reads what the client signs in with; nil for nothing that ends.
 	Certificates func(now time.Time) ([]certificate.Validity, error)
 	Logger       *slog.Logger
@@ -120,6 +122,8 @@ type Fetcher struct {
 	source       proto.Source
 	service      Service
 	graph        Graph
+	quota        Quota
+	spread       *spread
 	bus          Bus
 	puller       string       // how the log calls it
 	logger       *slog.Logger // of the puller
@@ -176,7 +180,7 @@ func New(o Options) (*Fetcher, error) {
 		return nil, fmt.Errorf("fetcher: deduplication %q is neither %s nor %s", s.Deduplication, DeduplicateAlert, DeduplicateVersion)
 	}
 	if o.Clock == nil {
-		o.Clock = time.Now
+		o.Clock = faultpoint.Now
 	}
 	if s.Start.After(o.Clock()) {
 		return nil, fault.InitVariables(2, "Invalid start_time_in_utc: %s. Must be in the past.", s.Start.UTC().Format(time.RFC3339))
@@ -190,7 +194,7 @@ func New(o Options) (*Fetcher, error) {
 		return nil, fmt.Errorf("fetcher: %w", err)
 	}
 	f := &Fetcher{
-		source: o.Source, service: s, graph: o.Graph, bus: o.Bus, puller: pullerThread(o.Source), tracer: tracerOr(o.Tracer),
+		source: o.Source, service: s, graph: o.Graph, quota: o.Quota, bus: o.Bus, puller: pullerThread(o.Source), tracer: tracerOr(o.Tracer),
 		metrics: m, instance: o.Instance, alone: o.Alone, wall: o.Clock, timing: defaultTiming(),
 		slots: make(chan struct{}, backgroundPages), notReady: errors.New("not started"),
 		hidden: hiddenBy(s.Masker), certificates: o.Certificates,
@@ -219,15 +223,17 @@ func (f *Fetcher) Run(ctx context.Context) error {
 		return nil
 	}
 	for {
-		l := newLease(kv, proto.LeaseKey(f.source), f.instance, f.timing, f.logger)
+		l := f.newLease(kv)
 		f.setReady(nil) // a standby is ready: it does what it is there for
-		if err := l.acquire(ctx, f.alone); err != nil {
+		c := f.newCensus(l)
+		if err := c.whileStandingBy(ctx, func() error { return l.acquire(ctx, f.alone) }); err != nil {
 			return nil // only ctx ends it
 		}
 		f.setReady(errors.New("setting up"))
 		f.metrics.lead(true)
-		f.lead(ctx, kv, l)
+		f.lead(ctx, kv, l, c)
 		f.metrics.lead(false)
+		f.spread.add(-1)
 		if ctx.Err() != nil {
 			l.release(context.WithoutCancel(ctx))
 			return nil
@@ -259,7 +265,7 @@ func (f *Fetcher) bind(ctx context.Context) keyValue {
 
 // lead is the active state: from the lease's acquisition to its loss or to ctx's end. It returns when
 // everything it started has ended.
-func (f *Fetcher) lead(ctx context.Context, kv keyValue, l *lease) {
+func (f *Fetcher) lead(ctx context.Context, kv keyValue, l *lease, c *census) {
 	// held outlives ctx by the grace, so that the page in work can be finished and recorded.
 	held, drop := context.WithCancelCause(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
@@ -269,6 +275,14 @@ func (f *Fetcher) lead(ctx context.Context, kv keyValue, l *lease) {
 			drop(err)
 		}
 	})
+	if c != nil {
+		if !c.enter(held, ctx.Done()) {
+			drop(fault.ErrShuttingDown)
+			wg.Wait()
+			return
+		}
+		wg.Go(func() { c.keep(held) })
+	}
 	wg.Go(func() {
 		if sleep(held, ctx.Done(), 0) {
 			sleep(held, nil, f.timing.grace)
@@ -349,43 +363,6 @@ func (f *Fetcher) nextPullID() int64 {
 	defer f.mu.Unlock()
 	f.lastPull = max(f.wall().UnixMilli(), f.lastPull+1)
 	return f.lastPull
-}
-
-// sleep waits for d, or without limit if d is 0, and reports whether it did so to the end: until d has
-// passed, or for d = 0 until stop closed. A context that ends, or stop closing before d, makes it false.
-func sleep(ctx context.Context, stop <-chan struct{}, d time.Duration) bool {
-	if d == 0 {
-		select {
-		case <-ctx.Done():
-			return false
-		case <-stop:
-			return true
-		}
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-stop:
-		return false
-	case <-t.C:
-		return true
-	}
-}
-
-func stopped(stop <-chan struct{}) bool {
-	select {
-	case <-stop:
-		return true
-	default:
-		return false
-	}
-}
-
-// jittered spreads d by a tenth to either side.
-func jittered(d time.Duration) time.Duration {
-	return time.Duration(float64(d) * (0.9 + 0.2*rand.Float64()))
 }
 
 func lowered(texts []string) []string {

@@ -11,6 +11,9 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"defenderiot/pkg/resourcegraph"
+	"defenderiot/proto"
 )
 
 // keyValue is what lease and record need of their bucket.
@@ -30,7 +33,19 @@ var errFenced = errors.New("another fetcher holds the lease")
 type leaseValue struct {
 	Holder string `json:"holder"`
 	Nonce  string `json:"nonce"`
+	// Principal is who asks Azure under this lease: those of one principal divide its quota. Absent in leases of
+	// programs that did not know it.
+	Principal resourcegraph.Principal `json:"principal,omitzero"`
 }
+
+// origin is how a lease came to its holder.
+type origin int
+
+const (
+	fresh     origin = iota // nobody is known to have held it shortly before
+	released                // its holder let go of it while this one stood by
+	inherited               // its holder showed no sign of life while this one stood by: to the others it is one lease all along
+)
 
 // lease is one acquisition of a source's lease; see the package documentation for its states. Its
 // methods are safe for concurrent use after acquire has returned.
@@ -40,6 +55,10 @@ type lease struct {
 	holder string
 	timing timing
 	logger *slog.Logger
+	// principal goes into the lease, spread says when a free one may be taken; both may be left out.
+	principal resourcegraph.Principal
+	spread    *spread
+	origin    origin // known when acquire has returned
 
 	gate     gate // guards the fields below, over the requests that change them
 	value    []byte
@@ -48,6 +67,7 @@ type lease struct {
 
 	mu      sync.Mutex
 	renewed time.Time // before the request of the last acknowledged renewal, monotonic
+	stored  uint64    // the revision of that renewal
 
 	// epoch is the revision of the acquisition: a number that no other acquisition has or will have.
 	epoch uint64
@@ -57,20 +77,39 @@ func newLease(kv keyValue, key, holder string, t timing, logger *slog.Logger) *l
 	return &lease{kv: kv, key: key, holder: holder, timing: t, logger: logger, gate: newGate()}
 }
 
+func (f *Fetcher) newLease(kv keyValue) *lease {
+	l := newLease(kv, proto.LeaseKey(f.source), f.instance, f.timing, f.logger)
+	l.spread = f.spread
+	if f.quota != nil {
+		l.principal = f.quota.Principal()
+	}
+	return l
+}
+
 // acquire stands by until the lease is held; its only error is ctx's. With alone, what is left of a
 // killed process is taken over without waiting.
 func (l *lease) acquire(ctx context.Context, alone bool) error {
 	var c complaint
 	var seen uint64
-	var since time.Time
+	var since, free time.Time
+	moved := false // the holder has renewed it before our eyes
 	for {
 		entry, err := l.get(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case errors.Is(err, jetstream.ErrKeyNotFound):
-			if l.take(ctx, 0) {
-				return nil
+			if free.IsZero() {
+				free = time.Now()
+			}
+			if l.spread.reserve(time.Since(free)) {
+				if l.take(ctx, 0) {
+					if seen != 0 {
+						l.origin = released
+					}
+					return nil
+				}
+				l.spread.add(-1)
 			}
 		case err != nil:
 			c.raise(l.logger, slog.LevelWarn, "the lease cannot be read, standing by", err)
@@ -79,6 +118,7 @@ func (l *lease) acquire(ctx context.Context, alone bool) error {
 				return nil
 			}
 		case entry.Revision() != seen:
+			moved, free = seen != 0, time.Time{}
 			if seen == 0 {
 				l.logger.Info("standing by: another fetcher is active", "holder", holderOf(entry.Value()))
 			}
@@ -86,6 +126,10 @@ func (l *lease) acquire(ctx context.Context, alone bool) error {
 			c.over(l.logger, "the lease can be read again")
 		case time.Since(since) >= l.timing.expiry:
 			if l.take(ctx, seen) {
+				if moved && time.Since(since) < l.timing.expiry+l.timing.leaseCall {
+					l.origin = inherited
+				}
+				l.spread.add(1)
 				l.logger.Info("took the lease over: its holder has shown no sign of life",
 					"holder", holderOf(entry.Value()), "seconds", time.Since(since).Seconds())
 				return nil
@@ -110,7 +154,7 @@ func (l *lease) take(ctx context.Context, revision uint64) bool {
 	}
 	defer l.gate.leave()
 	l.nonce = rand.Text()
-	value, err := json.Marshal(leaseValue{Holder: l.holder, Nonce: l.nonce})
+	value, err := json.Marshal(leaseValue{Holder: l.holder, Nonce: l.nonce, Principal: l.principal})
 	if err != nil {
 		return false
 	}
@@ -133,7 +177,7 @@ func (l *lease) take(ctx context.Context, revision uint64) bool {
 		got = entry.Revision()
 	}
 	l.revision, l.epoch = got, got
-	l.noteRenewal(before)
+	l.noteRenewal(before, got)
 	return true
 }
 
@@ -164,7 +208,7 @@ func (l *lease) confirm(ctx context.Context) error {
 		revision = entry.Revision()
 	}
 	l.revision = revision
-	l.noteRenewal(before)
+	l.noteRenewal(before, revision)
 	return nil
 }
 
@@ -189,17 +233,26 @@ func (l *lease) keep(ctx context.Context) error {
 	return nil
 }
 
-func (l *lease) noteRenewal(at time.Time) {
+func (l *lease) noteRenewal(at time.Time, revision uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.renewed = at
+	l.renewed, l.stored = at, revision
 }
 
-func (l *lease) sinceRenewal() time.Duration {
+// storedRevision is the newest revision that is known to be stored.
+func (l *lease) storedRevision() uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return time.Since(l.renewed)
+	return l.stored
 }
+
+func (l *lease) lastRenewal() time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.renewed
+}
+
+func (l *lease) sinceRenewal() time.Duration { return time.Since(l.lastRenewal()) }
 
 // release lets a standby take over at once. If it fails, the standby waits as after a crash.
 func (l *lease) release(ctx context.Context) {

@@ -16,30 +16,50 @@ import (
 
 // task is something done at intervals beside the pulls.
 type task struct {
-	name  string
-	every time.Duration
-	due   time.Time // monotonic
-	// wide tasks read what a back-fill reads too, so they wait for it.
-	wide bool
-	do   func(ctx context.Context) error
+	name string
+	due  time.Time // monotonic
+	// next is when it is due again after it was begun at that time.
+	next func(begun time.Time) time.Time
+	// yields is until when it waits for a back-fill, which reads the same.
+	yields time.Time
+	do     func(ctx context.Context) error
+
+	tries int // that failed in a row
 }
 
-// failedTask is the longest wait before a failed task is tried again.
-const failedTask = time.Minute
+// A failed task is tried again after firstRetry, then after twice as long each time, up to lastRetry.
+const firstRetry, lastRetry = 5 * time.Second, time.Minute
 
-// maintain runs the tasks one after another, the first ones after the first pull.
+// maintain runs what is done beside the pulls, from the first one on. Lookback and sweep have their bounds to keep and
+// wait for nothing, so each goes on by itself: a sweep may take many minutes. The rest is done in turn.
 func (s *session) maintain(ctx context.Context, group *errgroup.Group) error {
 	if !s.waitForFirstPull(ctx) {
 		return nil
 	}
 	t, now := s.timing, time.Now()
-	tasks := []*task{
-		{name: "lookback", every: t.lookback, due: s.firstLookback(now), wide: true, do: s.lookback},
-		{name: "rows without a start time", every: t.nullStarts, due: now, do: s.nullStarts},
-		{name: "coverage of subscriptions", every: t.coverage, due: now, do: func(ctx context.Context) error { return s.coverage(ctx, group) }},
-		{name: "sweep", every: t.sweep, due: now.Add(s.untilSweep()), wide: true, do: s.sweep},
-		{name: "purge of replaced generations", every: t.coverage, due: now, do: s.purge},
+	yields := now.Add(t.lookback)
+	each := func(d time.Duration) func(time.Time) time.Time {
+		return func(time.Time) time.Time { return time.Now().Add(jittered(d)) }
 	}
+	coverage := func(ctx context.Context) error { return s.coverage(ctx, group) }
+	for _, tasks := range [][]*task{
+		// From begin to begin, so that its own time does not add up.
+		{{name: "lookback", due: s.firstLookback(now), next: func(begun time.Time) time.Time { return begun.Add(t.lookback) }, yields: yields, do: s.lookback}},
+		// One that is overdue begins behind the lookback of the start, which reads the same.
+		{{name: "sweep", due: later(s.nextSweep(now), now.Add(time.Minute)), next: func(time.Time) time.Time { return s.nextSweep(time.Now()) }, yields: yields, do: s.sweep}},
+		{
+			{name: "rows without a start time", due: now, next: each(t.nullStarts), do: s.nullStarts},
+			{name: "coverage of subscriptions", due: now, next: each(t.coverage), do: coverage},
+			{name: "purge of replaced generations", due: now, next: each(t.coverage), do: s.purge},
+		},
+	} {
+		group.Go(func() error { return orderly(s.repeat(ctx, tasks)) })
+	}
+	return nil
+}
+
+// repeat does tasks one after another, whichever is due first.
+func (s *session) repeat(ctx context.Context, tasks []*task) error {
 	for {
 		next := slices.MinFunc(tasks, func(a, b *task) int { return a.due.Compare(b.due) })
 		if d := time.Until(next.due); d > 0 && !s.pause(ctx, d) {
@@ -48,20 +68,22 @@ func (s *session) maintain(ctx context.Context, group *errgroup.Group) error {
 		if ctx.Err() != nil || stopped(s.stop) {
 			return nil
 		}
-		if next.wide && s.backfilling.Load() {
-			next.due = time.Now().Add(jittered(min(failedTask, next.every)))
+		begun := time.Now()
+		if s.backfilling.Load() && begun.Before(next.yields) {
+			next.due = begun.Add(firstRetry)
 			continue
 		}
 		err := next.do(ctx)
 		switch {
 		case err == nil:
 			s.taskFailures.over(s.logger, "maintenance succeeds again")
-			next.due = time.Now().Add(jittered(next.every))
+			next.due, next.tries = next.next(begun), 0
 		case ending(ctx, err):
 			return err
 		default:
 			s.taskFailures.raise(s.logger, slog.LevelError, next.name+" failed and is repeated", err)
-			wait := min(failedTask, next.every)
+			wait := min(firstRetry<<min(next.tries, 8), lastRetry)
+			next.tries++
 			if d, ok := fault.Delay(err); ok {
 				wait = max(wait, d)
 			}
@@ -103,21 +125,31 @@ func (s *session) lookback(ctx context.Context) error {
 	return nil
 }
 
-// untilSweep is the time to the hour of the day that is this source's own: the same after each restart,
-// spread over the day among sources.
-func (s *session) untilSweep() time.Duration {
+const day = 24 * time.Hour
+
+// ownMoment is the latest moment up to t that is this source's own of a day, spread over the day among sources.
+func (f *Fetcher) ownMoment(t time.Time) time.Time {
 	h := fnv.New64a()
-	_, _ = h.Write([]byte(s.source.Token()))
-	second := time.Duration(h.Sum64()%(24*60*60)) * time.Second
-	now := s.clock.now()
-	due := now.Truncate(24 * time.Hour).Add(second)
-	if !due.After(now) {
-		due = due.Add(24 * time.Hour)
+	_, _ = h.Write([]byte(f.source.Token()))
+	own := t.Truncate(day).Add(time.Duration(h.Sum64()%uint64(day/time.Second)) * time.Second)
+	if own.After(t) {
+		return own.Add(-day)
 	}
-	return due.Sub(now)
+	return own
 }
 
-// sweep reads everything that Azure keeps.
+// nextSweep is when the next sweep is due: a day after the last one, by the record, so that no restart puts it off.
+func (s *session) nextSweep(now time.Time) time.Time {
+	there := s.clock.now()
+	swept := s.record.read().SweptAt
+	if swept == nil || swept.Sub(there) > time.Hour { // the clock was wrong
+		return now
+	}
+	return now.Add(swept.Add(day).Sub(there))
+}
+
+// sweep reads everything that Azure keeps, the oldest first: each row comes at about the same distance from the begin,
+// so that how long all of it takes does not matter to the time between two readings of it.
 func (s *session) sweep(ctx context.Context) error {
 	now := s.clock.now()
 	rows, err := s.cover(ctx, s.scopes(), now.Add(-s.timing.sweepDepth), now, 1, nil)
@@ -125,7 +157,11 @@ func (s *session) sweep(ctx context.Context) error {
 		return err
 	}
 	s.logger.Info(fmt.Sprintf("The daily sweep has read %d records", rows))
-	return nil
+	swept := s.ownMoment(now.Add(time.Minute)) // the remote clock is not exact
+	return s.record.update(ctx, func(c *proto.Checkpoint) bool {
+		c.SweptAt = &swept
+		return true
+	})
 }
 
 // nullStarts reads the rows without a usable start time, which no window finds.
@@ -166,7 +202,7 @@ func (s *session) migrate(ctx context.Context) error {
 			return err
 		}
 		s.taskFailures.raise(s.logger, slog.LevelError, "claiming records anew failed and is repeated", err)
-		if !s.pause(ctx, failedTask) {
+		if !s.pause(ctx, lastRetry) {
 			return nil
 		}
 	}

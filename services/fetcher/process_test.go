@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -81,6 +82,7 @@ func (p *process) call(ctx context.Context, do func() error) error {
 func (p *process) Token(ctx context.Context) error { return p.call(ctx, func() error { return nil }) }
 
 func (p *process) Page(ctx context.Context, q resourcegraph.Query) (page *resourcegraph.Page, err error) {
+	time.Sleep(p.pageTime)
 	err = p.call(ctx, func() error { page, err = p.page(q); return err })
 	if err != nil {
 		return nil, err
@@ -137,6 +139,13 @@ func (p *process) Lookup(ctx context.Context, _ string, subjects []string) (map[
 	out := map[string]bus.Stored{}
 	err := p.call(ctx, func() error {
 		for _, s := range subjects {
+			if prefix, all := strings.CutSuffix(s, ">"); all {
+				for key, e := range p.keys {
+					if subject := proto.BucketSubject(proto.BucketCheckpoints, key); strings.HasPrefix(subject, prefix) && !e.gone {
+						out[subject] = bus.Stored{Sequence: e.revision, Data: e.value}
+					}
+				}
+			}
 			if v, ok := p.claims[s]; ok {
 				out[s] = bus.Stored{Sequence: 1, Data: v}
 			}

@@ -233,6 +233,8 @@ func (f *Fetcher) begin(c *proto.Checkpoint, now time.Time, readable []string) {
 	c.LastEventTime, c.LastIDs = c.Floor, nil
 	c.Deduplication = f.service.Deduplication
 	c.Subscriptions, c.Rescan, c.Claiming = readable, nil, nil
+	swept := f.ownMoment(now) // what follows reads everything
+	c.SweptAt = &swept
 }
 
 // sameStart compares the recorded start with the configured one as instants.

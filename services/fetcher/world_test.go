@@ -46,7 +46,8 @@ type world struct {
 	pageLimit int             // sizes beyond it are ErrPayloadTooLarge; 0: none
 	hidden    map[string]bool // counted but never returned: what a short answer looks like
 	truncated bool
-	pageRows  int // an answer never holds more, whatever is asked for; 0: no such limit
+	pageRows  int           // an answer never holds more, whatever is asked for; 0: no such limit
+	pageTime  time.Duration // what an answer takes
 	queries   []resourcegraph.Query
 	// onPage runs before a page is answered, under the lock; its error is the answer.
 	onPage func(q resourcegraph.Query, offset int) error

@@ -4,6 +4,8 @@ package e2e
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -45,6 +47,7 @@ func TestPaused(t *testing.T) {
 // fetcher-2, dedup-1, sender-1 and so on.
 type separate struct {
 	*world
+	port     int
 	nats     *program
 	server   func() *program
 	services map[string]*program
@@ -55,7 +58,7 @@ func newSeparate(t *testing.T, o simulator.Options, names ...string) *separate {
 	t.Helper()
 	port := freePort(t)
 	bus := fmt.Sprintf("bus:\n  url: nats://127.0.0.1:%d\n  user: %s\n  password: %s\nglobals:", port, busUser, busPassword)
-	s := &separate{world: newWorld(t, o, "globals:", bus), services: map[string]*program{}, names: names}
+	s := &separate{world: newWorld(t, o, "globals:", bus), port: port, services: map[string]*program{}, names: names}
 	s.server = s.world.server(port)
 	s.nats = s.server()
 	if p := s.start(collectorProgram, "provision"); p.Exit(patience) != 0 {
@@ -69,7 +72,11 @@ func newSeparate(t *testing.T, o simulator.Options, names ...string) *separate {
 
 func (s *separate) run(name string) {
 	program, _, _ := strings.Cut(name, "-")
-	s.services[name] = s.start(program)
+	config := "config.yaml"
+	if _, err := os.Stat(filepath.Join(s.dir, name+".yaml")); err == nil {
+		config = name + ".yaml"
+	}
+	s.services[name] = s.with(nil, program, "--config", config)
 }
 
 // stop ends the services in order.

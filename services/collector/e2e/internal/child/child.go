@@ -51,7 +51,7 @@ func Start(t *testing.T, dir, path string, environment []string, args ...string)
 func withoutConfiguration() []string {
 	var kept []string
 	for _, v := range os.Environ() {
-		if !strings.HasPrefix(v, "CONFIG_FILE=") && !strings.HasPrefix(v, "COLLECTOR_KILL_AT=") && !strings.HasPrefix(v, "OTEL_") {
+		if !strings.HasPrefix(v, "CONFIG_FILE=") && !strings.HasPrefix(v, "COLLECTOR_KILL_AT=") && !strings.HasPrefix(v, "COLLECTOR_CLOCK=") && !strings.HasPrefix(v, "OTEL_") {
 			kept = append(kept, v)
 		}
 	}
