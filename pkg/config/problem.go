@@ -129,6 +129,11 @@ func (r *report) warn(line, column int, key, hint, text string) {
 // failed reports whether there is any error.
 func (r *report) failed() bool { return len(r.problems) > 0 }
 
+// onlyStart reports whether nothing but start times is wrong.
+func (r *report) onlyStart() bool {
+	return !slices.ContainsFunc(r.problems, func(p problem) bool { return p.kind != fault.TypeInitVariables })
+}
+
 // err is all errors in the order of the file, one line each, or nil. Its tree holds one *fault.Error
 // for each.
 func (r *report) err() error {

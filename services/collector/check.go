@@ -16,7 +16,6 @@ import (
 	"defenderiot/pkg/process"
 	"defenderiot/pkg/resourcegraph"
 	"defenderiot/services/fetcher"
-	"defenderiot/services/sender"
 )
 
 const (
@@ -163,7 +162,7 @@ func expiring(c *config.Config, o config.Output, now time.Time) []string {
 	if o.Transport() == config.TransportConsole {
 		return nil
 	}
-	files, err := sender.Endpoint(c, o).Validities(now)
+	files, err := process.Endpoint(c, o).Validities(now)
 	if err != nil {
 		return nil
 	}
@@ -180,7 +179,7 @@ func checkOutput(ctx context.Context, c *config.Config, o config.Output) (string
 	if o.Transport() == config.TransportConsole {
 		return "writes to this process's stdout", nil
 	}
-	endpoint := sender.Endpoint(c, o)
+	endpoint := process.Endpoint(c, o)
 	conn, err := devo.Dial(ctx, endpoint)
 	if err != nil {
 		return "", err

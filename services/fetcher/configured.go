@@ -191,7 +191,8 @@ func service(c *config.Config, name string) (Service, error) {
 		Deduplication:    alerts.Deduplication,
 		Ignore:           alerts.DeduplicationIgnore,
 		Tag:              tag, Environment: input.Environment, Host: host,
-		Masker:  masker,
+		Masker:     masker,
+		Overridden: alerts.OverrideTag != "",
 		Limited: len(input.RequestsLimits)+len(alerts.RequestsLimits) > 0,
 	}, nil
 }

@@ -82,6 +82,8 @@ type Service struct {
 	Ignore []string
 	// Tag, Environment and Host go into every envelope.
 	Tag, Environment, Host string
+	// Overridden: Tag comes from override_tag.
+	Overridden bool
 	// Limited: requests_limits are configured for the source.
 	Limited bool
 	// TokenEndpoint and Endpoint are what set-up errors name where the client has not named them itself.
@@ -279,7 +281,7 @@ func (f *Fetcher) lead(ctx context.Context, kv keyValue, l *lease) {
 func (f *Fetcher) active(ctx context.Context, stop <-chan struct{}, kv keyValue, l *lease) {
 	clock := &remoteClock{wall: f.wall}
 	f.begun.Do(f.sayInitialised)
-	f.logger.Warn("Waiting until setup will be executed")
+	f.logger.Warn(waitFirst)
 	setup := f.newSetup(stop, clock)
 	if !setup.ensure(ctx) {
 		return
