@@ -193,7 +193,7 @@ func service(c *config.Config, name string) (Service, error) {
 		Tag:              tag, Environment: input.Environment, Host: host,
 		Masker:     masker,
 		Overridden: alerts.OverrideTag != "",
-		Limited: len(input.RequestsLimits)+len(alerts.RequestsLimits) > 0,
+		Limited:    len(input.RequestsLimits)+len(alerts.RequestsLimits) > 0,
 	}, nil
 }
 
