@@ -54,6 +54,7 @@ func (w Warning) String() string {
 type problem struct {
 	line, column int
 	kind         string // a fault type; empty: fault.TypeConfiguration
+	known        bool   // text is one that people know, with its double quotes
 	code         int
 	text         string
 	hint         string
@@ -144,7 +145,9 @@ func (r *report) err() error {
 	var all []error
 	for _, p := range r.problems {
 		e := &fault.Error{Type: cmp.Or(p.kind, fault.TypeConfiguration), Code: p.code, Reason: p.text, Hint: p.hint}
-		e.Reason = quotable.Replace(e.Reason)
+		if !p.known {
+			e.Reason = quotable.Replace(e.Reason)
+		}
 		if line := e.Error(); !seen[line] {
 			seen[line] = true
 			all = append(all, e)

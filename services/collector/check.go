@@ -177,6 +177,9 @@ func expiring(c *config.Config, o config.Output, now time.Time) []string {
 
 func checkOutput(ctx context.Context, c *config.Config, o config.Output) (string, error) {
 	if o.Transport() == config.TransportConsole {
+		if !o.Prints() {
+			return "prints nothing: its destination is none of standard, console and stdout", nil
+		}
 		return "writes to this process's stdout", nil
 	}
 	endpoint := process.Endpoint(c, o)

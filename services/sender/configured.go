@@ -26,6 +26,9 @@ func Configured(c *config.Config, console io.Writer) []OutputSettings {
 		}
 		if o.Transport() == config.TransportConsole {
 			s.Console = console
+			if !o.Prints() {
+				s.Console = io.Discard
+			}
 			s.Connections = 1
 		} else {
 			s.Endpoint = process.Endpoint(c, o)
