@@ -46,10 +46,16 @@ type Buckets interface {
 	KeyValue(ctx context.Context, bucket string) (jetstream.KeyValue, error)
 }
 
+// Consumers tells how far dedup is.
+type Consumers interface {
+	Consumer(ctx context.Context, stream, name string) (jetstream.Consumer, error)
+}
+
 // Bus is what the fetcher needs of the bus; *bus.Bus has it.
 type Bus interface {
 	Streams
 	Buckets
+	Consumers
 }
 
 // The deduplication modes.
