@@ -105,6 +105,9 @@ func (f *finisher) outputWarnings(name string, o Output) {
 			f.say(v, "Setting without effect -> %s: an output of type %s has no use for it", v.path, o.Type)
 		}
 	}
+	if v := given("destination"); v != nil && o.Transport() == TransportConsole && !o.Prints() {
+		f.say(v, "%s: %s is none of standard, console and stdout, so events are taken and not printed", v.path, v.show())
+	}
 	if v := given("type"); v != nil && !(o.Transport() == TransportTLS && strings.EqualFold(o.Config.Carrier, "SSL")) {
 		f.say(v, "Setting without effect -> %s: the output's own type, %s, says how events are carried", v.path, o.Type)
 	}
@@ -126,7 +129,7 @@ func (f *finisher) input(name string, in Input) {
 	}
 	f.config.Inputs[name] = in
 	if !in.Enabled {
-		f.say(f.root.find("inputs", name), "The 'input' configuration entry for %s is not enabled", name)
+		f.say(f.root.find("inputs", name), `The "input" configuration entry for %s is not enabled`, name)
 	}
 	start := in.Services.IoTSecurityAlerts.StartTimeInUTC
 	if v := f.root.given("inputs", name, "services", "iot_security_alerts", "start_time_in_utc"); v != nil && f.now.Sub(start.Time) > azureKeeps {

@@ -42,9 +42,10 @@ type Options struct {
 //
 // The error, if there is one, holds all errors of the file, one line each, in the order of the file;
 // errors.As finds the first as a *fault.Error. The caller prints it and exits with 255; nothing is
-// retried. The warnings are to be logged whether there is an error or not. Load reads the file, the
-// environment, the environment file and the files that secrets name, and does nothing else: no certificate
-// is opened.
+// retried. Where all errors are of type InitVariablesError the configuration comes with them, without the values
+// at fault: not to run with, but so that its outputs can be told. The warnings are to be logged whether there is
+// an error or not. Load reads the file, the environment, the environment file and the files that secrets name,
+// and does nothing else: no certificate is opened.
 func Load(o Options) (*Config, []Warning, error) {
 	if o.Environ == nil {
 		o.Environ = os.LookupEnv
@@ -184,8 +185,12 @@ func build(r *report, root *value, workdir string, env func(string) (string, boo
 	(&shaper{report: r, env: env, now: now}).shape(root, configType, m.root)
 	validate(root, m, r)
 	(&relations{report: r, root: root, schema: m.root}).check()
-	if r.failed() {
-		return nil, r.sorted(), r.err()
+	err = r.err()
+	if err != nil {
+		if !r.onlyStart() {
+			return nil, r.sorted(), err
+		}
+		root.removeBad()
 	}
 	fill(root, configType, m.root)
 	c := &Config{file: r.named(), workdir: workdir, places: r.noted(root)}
@@ -194,7 +199,7 @@ func build(r *report, root *value, workdir string, env func(string) (string, boo
 		return nil, r.sorted(), r.err()
 	}
 	(&finisher{report: r, config: c, root: root, now: now}).finish()
-	return c, r.sorted(), nil
+	return c, r.sorted(), err
 }
 
 // readTree reads the bytes by the format that the file's name tells.

@@ -50,6 +50,16 @@ func (o Output) Transport() Transport {
 	}
 }
 
+// Prints reports whether an output of type console or stdout prints events; with another destination it takes them
+// and prints nothing, as it is known to do.
+func (o Output) Prints() bool {
+	switch o.Config.Destination {
+	case "standard", "console", "stdout":
+		return true
+	}
+	return false
+}
+
 // HostPort is the endpoint, `address:port`; empty for an output that is printed.
 func (o Output) HostPort() string {
 	if o.Transport() == TransportConsole {
@@ -71,7 +81,7 @@ type OutputConfig struct {
 	CertLoc     string `yaml:"cert_loc" jsonschema:"minLength=1" jsonschema_description:"Another name of cert."`
 	Key         string `yaml:"key" jsonschema:"minLength=1" jsonschema_description:"PEM file of the client certificate's private key, relative to ./certs/."`
 	KeyLoc      string `yaml:"key_loc" jsonschema:"minLength=1" jsonschema_description:"Another name of key."`
-	Destination string `yaml:"destination" jsonschema:"default=standard" jsonschema_description:"For console and stdout: prints when it is standard, console or stdout."`
+	Destination string `yaml:"destination" jsonschema:"default=standard" jsonschema_description:"For console and stdout: prints when it is standard, console or stdout; with anything else events are taken and not printed."`
 
 	VerifyCertificate bool   `yaml:"verify_certificate" jsonschema:"default=true" jsonschema_description:"Verify the endpoint's certificate: its chain and its name. Without it anyone on the way can read and swallow events."`
 	ServerName        string `yaml:"server_name" jsonschema:"minLength=1" jsonschema_description:"The name that the endpoint's certificate must carry, if it is not the address."`

@@ -54,6 +54,7 @@ func (w Warning) String() string {
 type problem struct {
 	line, column int
 	kind         string // a fault type; empty: fault.TypeConfiguration
+	known        bool   // text is one that people know, with its double quotes
 	code         int
 	text         string
 	hint         string
@@ -129,6 +130,11 @@ func (r *report) warn(line, column int, key, hint, text string) {
 // failed reports whether there is any error.
 func (r *report) failed() bool { return len(r.problems) > 0 }
 
+// onlyStart reports whether nothing but start times is wrong.
+func (r *report) onlyStart() bool {
+	return !slices.ContainsFunc(r.problems, func(p problem) bool { return p.kind != fault.TypeInitVariables })
+}
+
 // err is all errors in the order of the file, one line each, or nil. Its tree holds one *fault.Error
 // for each.
 func (r *report) err() error {
@@ -139,7 +145,9 @@ func (r *report) err() error {
 	var all []error
 	for _, p := range r.problems {
 		e := &fault.Error{Type: cmp.Or(p.kind, fault.TypeConfiguration), Code: p.code, Reason: p.text, Hint: p.hint}
-		e.Reason = quotable.Replace(e.Reason)
+		if !p.known {
+			e.Reason = quotable.Replace(e.Reason)
+		}
 		if line := e.Error(); !seen[line] {
 			seen[line] = true
 			all = append(all, e)

@@ -134,8 +134,17 @@ func TestInvalidFiles(t *testing.T) {
 	for _, folder := range []string{"invalid", "rules"} {
 		eachFile(t, folder, func(t *testing.T, path string, data []byte) {
 			c, _, err := parseNow(path, data)
-			if err == nil || c != nil {
-				t.Fatalf("accepted: %v %v", c, err)
+			if err == nil {
+				t.Fatalf("accepted: %v", c)
+			}
+			// For errors of a start time alone the rest is there, so that its outputs can be told.
+			if onlyStart := !strings.Contains(err.Error(), "CollectorConfigurationException"); (c != nil) != onlyStart {
+				t.Errorf("a configuration beside the error: %v", c != nil)
+			} else if onlyStart {
+				noSecret(t, c)
+				if start := c.Inputs[InputName].Services.IoTSecurityAlerts.StartTimeInUTC; !start.IsZero() {
+					t.Errorf("with the start time %v", start)
+				}
 			}
 			if strings.Contains(err.Error(), planted) {
 				t.Errorf("a secret shows in %v", err)

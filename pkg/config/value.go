@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"math"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -101,6 +102,14 @@ func (v *value) remove(child *value) {
 			v.children = append(v.children[:i:i], v.children[i+1:]...)
 			return
 		}
+	}
+}
+
+// removeBad takes every key below v out that an error was reported for.
+func (v *value) removeBad() {
+	v.children = slices.DeleteFunc(slices.Clone(v.children), func(c *value) bool { return c.bad })
+	for _, c := range v.children {
+		c.removeBad()
 	}
 }
 

@@ -100,10 +100,21 @@ func (w *wording) code(v *value, k validating.ErrorKind) int {
 	if v.path == "globals.name" {
 		return codeName
 	}
-	if _, isEnum := k.(*kind.Enum); isEnum && v.name == "type" && strings.HasPrefix(v.path, "outputs.") && strings.Count(v.path, ".") == 2 {
+	if _, isEnum := k.(*kind.Enum); isEnum && isTypeOfOutput(v) {
 		return codeOutput
 	}
 	return codeStructure
+}
+
+// outputList begins what is known about an output whose type is not.
+const outputList = "OutputSenderManagerListStandard"
+
+// isOutput reports whether v is an entry of `outputs`.
+func isOutput(v *value) bool { return strings.TrimSuffix(v.path, v.name) == "outputs." }
+
+func isTypeOfOutput(v *value) bool {
+	path, ok := strings.CutSuffix(v.path, ".type")
+	return ok && strings.HasPrefix(path, "outputs.") && strings.Count(path, ".") == 1
 }
 
 // missing notes a required key that is not there. Its wording at the root and for globals.id is known.
@@ -113,7 +124,12 @@ func (w *wording) missing(v *value, name string) {
 	case v == w.root:
 		w.failAt(at.line, at.column, codeStructure, "", "The configuration structure is not correct: section %s is missing; globals, inputs and outputs are required", name)
 	case v.path == "globals" && name == "id":
-		w.failAt(at.line, at.column, codeMissing, "", "Required 'globals.id' entry not found in configuration")
+		w.failAt(at.line, at.column, codeMissing, "", `Required "globals.id" entry not found in configuration`)
+		w.problems[len(w.problems)-1].known = true
+	case name == "type" && isOutput(v) && len(v.children) == 0:
+		w.failAt(at.line, at.column, codeOutput, v.path, "%s -> %s does not containing any property; required key 'type' is missing", outputList, v.name)
+	case name == "type" && isOutput(v):
+		w.failAt(at.line, at.column, codeOutput, v.path, "%s -> %s contains an unknown output_type; required key 'type' is missing", outputList, v.name)
 	default:
 		w.failAt(at.line, at.column, codeMissing, v.path, "required key '%s' is missing", name)
 	}
@@ -181,6 +197,9 @@ func (w *wording) scalar(v *value, k validating.ErrorKind, schema map[string]any
 			names[i] = fmt.Sprint(want)
 		}
 		text := fmt.Sprintf("%s is not allowed; allowed: %s", v.show(), strings.Join(names, ", "))
+		if isTypeOfOutput(v) {
+			text = fmt.Sprintf("%s -> %s contains an unknown output_type; %s", outputList, strings.Split(v.path, ".")[1], text)
+		}
 		if near := nearest(v.written, names); near != "" && v.tag == tagText {
 			text += "; did you mean " + near + "?"
 		}

@@ -11,6 +11,8 @@ package fault
 import (
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 )
 
 // The names of the error types, as they stand in the logs.
@@ -42,10 +44,13 @@ type Error struct {
 // the form that people know for those.
 func (e *Error) Error() string {
 	if e.Type == TypeConfiguration {
-		return fmt.Sprintf("%s [CODE:%04d] Error in configuration, cause: %q", e.Type, e.Code, e.Reason)
+		return fmt.Sprintf(`%s [CODE:%04d] Error in configuration, cause: %s`, e.Type, e.Code, asIs.Replace(strconv.Quote(e.Reason)))
 	}
 	return fmt.Sprintf("%s [CODE:%04d] reason: %s", e.Type, e.Code, e.Reason)
 }
+
+// asIs takes back what quoting does to printable characters: in the known form the cause stands between quotes as it is.
+var asIs = strings.NewReplacer(`\\`, `\`, `\"`, `"`)
 
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Cause }

@@ -23,7 +23,7 @@ func (r *rule) matches(k kind, raw []byte) bool {
 		return true
 	}
 	for _, p := range r.patterns {
-		if p.Match(raw) {
+		if p.plain.Match(raw) {
 			return true
 		}
 	}
@@ -39,6 +39,8 @@ func (s *scanner) patterns(states []state, start int, plain bool) error {
 		content, offsets = unescape(inner)
 	}
 	s.spans = s.spans[:0]
+	var words []byte // content with marks
+	var places []int
 	for _, st := range states {
 		r := &s.rules[st.rule]
 		if misfit := st.at < len(r.path); misfit && !r.leads(st.at) {
@@ -46,16 +48,22 @@ func (s *scanner) patterns(states []state, start int, plain bool) error {
 		}
 		found := false
 		for _, p := range r.patterns {
-			for _, m := range p.FindAllSubmatchIndex(content, -1) {
-				from, to := m[0], m[1]
-				if len(m) > 2 && m[2] >= 0 {
-					from, to = m[2], m[3]
+			withMarks := p.marked != nil && !isASCII(content)
+			if !withMarks || p.both {
+				for _, m := range p.plain.FindAllSubmatchIndex(content, -1) {
+					from, to := group(m)
+					found = s.found(st.rule, from, to) || found
 				}
-				if from < to {
-					quoted := r.masks[text]
-					s.spans = append(s.spans, span{from, to, st.rule, quoted[1 : len(quoted)-1]})
-					found = true
-				}
+			}
+			if !withMarks {
+				continue
+			}
+			if words == nil {
+				words, places = mark(content)
+			}
+			for _, m := range p.marked.FindAllSubmatchIndex(words, -1) {
+				from, to := group(m)
+				found = s.found(st.rule, places[from], places[to]) || found
 			}
 		}
 		if found {
@@ -78,6 +86,24 @@ func (s *scanner) patterns(states []state, start int, plain bool) error {
 		}
 	}
 	return nil
+}
+
+// group is what of a match is masked.
+func group(match []int) (from, to int) {
+	if len(match) > 2 && match[2] >= 0 {
+		return match[2], match[3]
+	}
+	return match[0], match[1]
+}
+
+// found notes that a rule masks the text from from to to, if there is any.
+func (s *scanner) found(rule, from, to int) bool {
+	if from >= to {
+		return false
+	}
+	quoted := s.rules[rule].masks[text]
+	s.spans = append(s.spans, span{from, to, rule, quoted[1 : len(quoted)-1]})
+	return true
 }
 
 // unescape returns what raw, a valid text without its quotes, stands for, and for each byte of that, and its end,

@@ -21,7 +21,7 @@ type Rule struct {
 	Value any
 	// Patterns limit the rule to what they match within a text: the first group where there is one and it took
 	// part in the match, else the match. A number, true or false that one of them matches as it is written is
-	// masked as a whole, and so is a number with an exponent. \w, \d and \s match beyond ASCII too.
+	// masked as a whole, and so is a number with an exponent. \w, \d, \s, \b and \B know more than ASCII.
 	Patterns []*regexp.Regexp
 }
 
@@ -47,7 +47,7 @@ var defaults = [kinds]string{text: `"****SANITIZED****"`, integer: "-1", float: 
 type rule struct {
 	name     string
 	path     []segment
-	patterns []*regexp.Regexp
+	patterns []pattern
 	masks    [kinds][]byte // as JSON
 	fits     [kinds]bool   // the mask is the one that was asked for
 }
@@ -71,7 +71,11 @@ func compile(r Rule) (rule, error) {
 		if err != nil {
 			return c, fmt.Errorf("string_patterns[%d]: %w", i, err)
 		}
-		c.patterns = append(c.patterns, wide)
+		ready, err := newPattern(wide)
+		if err != nil {
+			return c, fmt.Errorf("string_patterns[%d]: with \\b for words beyond ASCII: %w", i, err)
+		}
+		c.patterns = append(c.patterns, ready)
 	}
 	for k := range kinds {
 		c.masks[k], c.fits[k] = []byte(defaults[k]), r.Value == nil

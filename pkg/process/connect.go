@@ -17,6 +17,7 @@ import (
 
 	"defenderiot/pkg/bus"
 	"defenderiot/pkg/config"
+	"defenderiot/pkg/devo"
 )
 
 // BusDir is where the embedded server of a configuration keeps everything.
@@ -53,6 +54,18 @@ func Topology(c *config.Config) bus.Topology {
 		t.Outputs = append(t.Outputs, bus.Output{Name: name, From: o.Config.From.String(), Internal: c.SendsInternal(o)})
 	}
 	return t
+}
+
+// Endpoint gives the endpoint of an output that is no console.
+func Endpoint(c *config.Config, o config.Output) devo.Endpoint {
+	e := devo.Endpoint{Kind: devo.TCP, Address: o.Config.Address, Port: o.Config.Port}
+	if o.Transport() == config.TransportTLS {
+		e.Kind = devo.TLS
+		e.ServerName = o.Config.ServerName
+		e.ChainFile, e.CertFile, e.KeyFile = c.CertPath(o.Config.Chain), c.CertPath(o.Config.Cert), c.CertPath(o.Config.Key)
+		e.SkipVerification = !o.Config.VerifyCertificate
+	}
+	return e
 }
 
 // WarnIfLazy warns when a single server acknowledges before it has written to disk: then a power failure

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -52,10 +53,15 @@ type Process struct {
 }
 
 // Open loads the configuration, logs its warnings and starts the telemetry of a service. An error is the
-// configuration's (a *fault.Error of it is in the tree) or says that the address of the telemetry is taken.
+// configuration's (a *fault.Error of it is in the tree), which the fetcher also tells by [Refused], or says that the
+// address of the telemetry is taken.
 func Open(ctx context.Context, service string, o config.Options, logOutput io.Writer) (*Process, error) {
 	c, warnings, err := config.Load(o)
 	if err != nil {
+		// Of the separate programs one tells: all read the same file.
+		if slices.Contains(counterparts[service], InputProcess) {
+			Refused(ctx, c, err, logOutput)
+		}
 		return nil, err
 	}
 	p, err := OpenWith(ctx, service, c, warnings, logOutput)

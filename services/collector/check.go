@@ -17,7 +17,6 @@ import (
 	"defenderiot/pkg/process"
 	"defenderiot/pkg/resourcegraph"
 	"defenderiot/services/fetcher"
-	"defenderiot/services/sender"
 )
 
 const (
@@ -174,7 +173,7 @@ func expiring(c *config.Config, o config.Output, now time.Time) []string {
 	if o.Transport() == config.TransportConsole {
 		return nil
 	}
-	files, err := sender.Endpoint(c, o).Validities(now)
+	files, err := process.Endpoint(c, o).Validities(now)
 	if err != nil {
 		return nil
 	}
@@ -183,9 +182,12 @@ func expiring(c *config.Config, o config.Output, now time.Time) []string {
 
 func checkOutput(ctx context.Context, c *config.Config, o config.Output) (string, error) {
 	if o.Transport() == config.TransportConsole {
+		if !o.Prints() {
+			return "prints nothing: its destination is none of standard, console and stdout", nil
+		}
 		return "writes to this process's stdout", nil
 	}
-	endpoint := sender.Endpoint(c, o)
+	endpoint := process.Endpoint(c, o)
 	conn, err := devo.Dial(ctx, endpoint)
 	if err != nil {
 		return "", err

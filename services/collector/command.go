@@ -110,14 +110,14 @@ func (a *app) schemaCommand() *cobra.Command {
 	return cmd
 }
 
-// load reads the configuration.
+// load reads the configuration. Beside an error there is one only where [config.Load] returns it.
 func (a *app) load() (*config.Config, []config.Warning, error) {
 	if err := process.AwaitConfiguration(a.files, a.stderr); err != nil {
 		return nil, nil, err
 	}
 	c, warnings, err := config.Load(a.files)
 	if err != nil {
-		return nil, nil, err
+		return c, nil, err
 	}
 	// What cannot work is said before anything is started.
 	return c, warnings, fetcher.Validate(c)
@@ -136,6 +136,7 @@ func (a *app) connect(c *config.Config, level slog.Level) (*bus.Bus, *slog.Logge
 func (a *app) run(ctx context.Context) error {
 	c, warnings, err := a.load()
 	if err != nil {
+		process.Refused(ctx, c, err, a.stderr)
 		return err
 	}
 	p, err := process.OpenWith(ctx, "collector", c, warnings, a.stderr)

@@ -46,6 +46,12 @@ func scriptSim(ts *testscript.TestScript) *simulator.Simulator {
 //	arrived N                waits until all alerts are at the endpoint, N in all, none missing
 //	exits CODE PROGRAM...    runs the program and wants this exit code
 //	until TEXT PROGRAM...    runs the program until its output has the text
+//	capture NAME REGEXP      keeps the first group of what is found in the last output
+//	edit OLD NEW             replaces a text in the configuration
+//	position                 FIRST, MIDDLE: when the oldest alert and the one in the middle started; LEFT: how many
+//	                         started in the middle or later
+//	known FOLDER             the known collector's state file with MIDDLE as its position, in KNOWN
+//	letter STAGE ALERT WHY   a dead letter of a stage, about an alert or about junk
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
@@ -56,6 +62,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"simulator": scriptSimulator, "alerts": scriptAlerts, "arrived": scriptArrived, "exits": scriptExits, "until": scriptUntil,
+			"capture": scriptCapture, "edit": scriptEdit, "position": scriptPosition, "known": scriptKnown, "letter": scriptLetter,
 		},
 		RequireExplicitExec: true,
 		UpdateScripts:       *update,
@@ -88,10 +95,13 @@ func scriptSimulator(ts *testscript.TestScript, neg bool, args []string) {
 		if !strings.Contains(text, args[i]) {
 			ts.Fatalf("the configuration has no %q", args[i])
 		}
-		text = strings.Replace(text, args[i], args[i+1], 1)
+		text = strings.Replace(text, args[i], strings.ReplaceAll(args[i+1], `\n`, "\n"), 1)
 	}
 	ts.Check(os.WriteFile(path, []byte(text), 0o600))
 	*ts.Value(scriptWorld{}).(**simulator.Simulator) = sim
+	_, start, _ := strings.Cut(text, `start_time_in_utc: "`)
+	start, _, _ = strings.Cut(start, `"`)
+	ts.Setenv("START", start)
 }
 
 func scriptAlerts(ts *testscript.TestScript, neg bool, args []string) {

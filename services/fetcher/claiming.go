@@ -151,6 +151,50 @@ func (k *claiming) old(start time.Time, id string) bool {
 	return start.Before(k.Before) || k.ids[identity] || k.ids[identity[strings.LastIndexByte(identity, '/')+1:]]
 }
 
+// awaitDedup waits until dedup is done with what RAW holds now. Until then claims that say what was sent before may
+// still be missing, and what they belong to would be published to be sent a second time. Its errors are those of ending.
+func (s *session) awaitDedup(ctx context.Context) error {
+	begun, target := time.Now(), uint64(0)
+	for wait := 20 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
+		behind, done, err := s.dedupBehind(ctx, &target)
+		if done {
+			s.slowClaims.over(s.logger, "dedup has claimed what was sent before")
+			return nil
+		}
+		if err == nil && behind > 0 && time.Since(begun) > slowClaims {
+			err = fmt.Errorf("%d records are not claimed", behind)
+		}
+		if err != nil {
+			s.slowClaims.raise(s.logger, slog.LevelWarn, "waiting until dedup has claimed what was sent before", err)
+			if err := s.record.check(ctx); ending(ctx, err) {
+				return err
+			}
+		}
+		if !s.pause(ctx, jittered(wait)) {
+			return fault.ShuttingDown(ctx.Err())
+		}
+	}
+}
+
+// dedupBehind says how many messages lie before target that dedup is not done with; a target of 0 becomes the end of
+// RAW. RAW has no gaps: only its beginning is ever purged.
+func (s *session) dedupBehind(ctx context.Context, target *uint64) (behind uint64, done bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, s.timing.call)
+	defer cancel()
+	consumer, err := s.bus.Consumer(ctx, proto.StreamRaw, proto.ConsumerDedup)
+	if err != nil {
+		return 0, false, fmt.Errorf("consumer %s: %w", proto.ConsumerDedup, err)
+	}
+	i := consumer.CachedInfo()
+	if *target == 0 {
+		*target = i.Delivered.Stream + i.NumPending
+	}
+	if i.AckFloor.Stream >= *target || i.NumPending == 0 && i.NumAckPending == 0 {
+		return 0, true, nil
+	}
+	return *target - i.AckFloor.Stream, false, nil
+}
+
 // awaitClaims waits until dedup has claimed what was marked. Before that no reading may count it as settled: once the
 // marking is over, a row that is not claimed yet would be published to be sent, and could overtake its own claim.
 func (s *session) awaitClaims(ctx context.Context, rows []outgoing) error {

@@ -196,8 +196,9 @@ func service(c *config.Config, name string) (Service, error) {
 		Deduplication:    alerts.Deduplication,
 		Ignore:           alerts.DeduplicationIgnore,
 		Tag:              tag, Environment: input.Environment, Host: host,
-		Masker:  masker,
-		Limited: len(input.RequestsLimits)+len(alerts.RequestsLimits) > 0,
+		Masker:     masker,
+		Overridden: alerts.OverrideTag != "",
+		Limited:    len(input.RequestsLimits)+len(alerts.RequestsLimits) > 0,
 	}, nil
 }
 

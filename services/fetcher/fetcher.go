@@ -47,10 +47,16 @@ type Buckets interface {
 	KeyValue(ctx context.Context, bucket string) (jetstream.KeyValue, error)
 }
 
+// Consumers tells how far dedup is.
+type Consumers interface {
+	Consumer(ctx context.Context, stream, name string) (jetstream.Consumer, error)
+}
+
 // Bus is what the fetcher needs of the bus; *bus.Bus has it.
 type Bus interface {
 	Streams
 	Buckets
+	Consumers
 }
 
 // The deduplication modes.
@@ -83,6 +89,8 @@ type Service struct {
 	Ignore []string
 	// Tag, Environment and Host go into every envelope.
 	Tag, Environment, Host string
+	// Overridden: Tag comes from override_tag.
+	Overridden bool
 	// Limited: requests_limits are configured for the source.
 	Limited bool
 	// TokenEndpoint and Endpoint are what set-up errors name where the client has not named them itself.
@@ -298,7 +306,7 @@ func (f *Fetcher) lead(ctx context.Context, kv keyValue, l *lease, c *census) {
 func (f *Fetcher) active(ctx context.Context, stop <-chan struct{}, kv keyValue, l *lease) {
 	clock := &remoteClock{wall: f.wall}
 	f.begun.Do(f.sayInitialised)
-	f.logger.Warn("Waiting until setup will be executed")
+	f.logger.Warn(waitFirst)
 	setup := f.newSetup(stop, clock)
 	defer setup.failures.forget()
 	if !setup.ensure(ctx) {

@@ -163,6 +163,27 @@ func (p *process) Purge(ctx context.Context, _, filter string) error {
 	return p.call(ctx, func() error { p.purged = append(p.purged, filter); return nil })
 }
 
+// consumer is dedup's, as far as its position.
+type consumer struct {
+	jetstream.Consumer
+	info jetstream.ConsumerInfo
+}
+
+func (c consumer) CachedInfo() *jetstream.ConsumerInfo { return &c.info }
+
+func (p *process) Consumer(ctx context.Context, stream, name string) (jetstream.Consumer, error) {
+	if stream != proto.StreamRaw || name != proto.ConsumerDedup {
+		return nil, fmt.Errorf("consumer %s of %s", name, stream)
+	}
+	var c consumer
+	err := p.call(ctx, func() error {
+		at := jetstream.SequenceInfo{Stream: uint64(p.deduped)}
+		c.info = jetstream.ConsumerInfo{Delivered: at, AckFloor: at, NumPending: uint64(len(p.raw) - p.deduped)}
+		return nil
+	})
+	return c, err
+}
+
 func (p *process) KeyValue(context.Context, string) (jetstream.KeyValue, error) {
 	return bucket{process: p}, nil
 }

@@ -102,7 +102,7 @@ func (s *session) pullFailed(err error) {
 		what, complaint, logger = setupFailed, &s.setup.failures, s.setupLogger
 	}
 	if complaint.raiseNamed(logger, slog.LevelError, what, err) {
-		s.logger.Warn("Waiting until setup thread will execute again")
+		s.logger.Warn(waitAgain)
 	}
 }
 

@@ -152,6 +152,43 @@ func TestModeChangeClaimsKnownRowsWithoutSending(t *testing.T) {
 	}
 }
 
+// What RAW still holds from before the change of the mode is not known by any claim yet: nothing is read until dedup is
+// done with it, or it would be sent once under each mode.
+func TestModeChangeWaitsForDedup(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.put("/waits", time.Now().Add(-20*time.Hour))
+		r := w.start(t, nil)
+		w.settle(time.Minute)
+		r.halt(t)
+		r = w.start(t, func(o *Options) { o.Service.Deduplication = DeduplicateVersion })
+		w.settle(5 * time.Minute)
+		w.with(func() {
+			if n := w.rawCount("/waits"); n != 1 {
+				t.Errorf("published %d times while dedup does not follow", n)
+			}
+		})
+		if r.logs.count("WARN waiting until dedup has claimed what was sent before") != 1 {
+			t.Error("nobody says what is waited for")
+		}
+		stop := w.dedupRuns()
+		defer stop()
+		w.settle(5 * time.Minute)
+		w.with(func() {
+			sent := 0
+			for _, e := range w.raw {
+				if !e.ClaimOnly {
+					sent++
+				}
+			}
+			if w.rawCount("/waits") != 2 || sent != 1 || w.checkpoint().Deduplication != DeduplicateVersion {
+				t.Errorf("published %d times, %d to be sent, mode %s", w.rawCount("/waits"), sent, w.checkpoint().Deduplication)
+			}
+		})
+		r.halt(t)
+	})
+}
+
 func TestOperatorsChangeOfTheRecordIsTakenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()

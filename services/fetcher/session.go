@@ -164,6 +164,11 @@ func (s *session) run(ctx context.Context) error {
 	defer s.silence()
 	s.logger.Info(fmt.Sprintf("Starting data collection every %d seconds", int(s.service.Period.Seconds())),
 		telemetry.Fields("period_seconds", int(s.service.Period.Seconds())))
+	if s.migrating.Load() || s.record.read().Claiming != nil {
+		if err := s.awaitDedup(ctx); err != nil {
+			return orderly(err)
+		}
+	}
 	if err := s.claimKnown(ctx); err != nil {
 		return orderly(err)
 	}

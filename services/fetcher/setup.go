@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"sync"
 	"time"
 
 	"defenderiot/pkg/fault"
@@ -32,14 +33,21 @@ type setup struct {
 
 	done     time.Time // the last success, monotonic; zero: to do
 	reason   string    // why it is to do, as people know it; may be empty
+	waiting  string    // what the pulls say meanwhile
 	failures complaint
 }
+
+// The known lines of a puller that waits for the set-up.
+const (
+	waitFirst = "Waiting until setup will be executed"
+	waitAgain = "Waiting until setup thread will execute again"
+)
 
 // setupFailed stands before the few errors of a set-up that have no name of their own.
 const setupFailed = "The set-up failed and is retried"
 
 func (f *Fetcher) newSetup(stop <-chan struct{}, clock *remoteClock) *setup {
-	return &setup{Fetcher: f, clock: clock, stop: stop, reason: "The token/header/authentication has not been created yet"}
+	return &setup{Fetcher: f, clock: clock, stop: stop, waiting: waitFirst, reason: "The token/header/authentication has not been created yet"}
 }
 
 // again makes the next ensure set up, after a pull has failed with err.
@@ -60,10 +68,11 @@ func (u *setup) ensure(ctx context.Context) bool {
 		u.setupLogger.Warn(u.reason)
 		u.reason = ""
 	}
+	defer u.sayWaiting()()
 	for n := 1; ; n++ {
 		err := u.try(ctx)
 		if err == nil {
-			u.done = time.Now()
+			u.done, u.waiting = time.Now(), waitAgain
 			failures := telemetry.Fields("failures", u.failures.forget())
 			u.setupLogger.Info(fmt.Sprintf("Successfully tested fetch for %s. Source is pullable.", resourcegraph.AlertType))
 			u.setupLogger.Info("Setup for module <IotPuller> has been successfully executed", failures)
@@ -82,6 +91,23 @@ func (u *setup) ensure(ctx context.Context) bool {
 		if !u.sleep(ctx, d) {
 			return false
 		}
+	}
+}
+
+// sayWaiting repeats at intervals what the pulls wait for, until end is called. What began the wait has said it
+// first. None of it is copied to Devo: it is one more line every 15 s for as long as a secret is wrong.
+func (u *setup) sayWaiting() (end func()) {
+	logger := telemetry.Uncopied(u.logger)
+	over := make(chan struct{})
+	var group sync.WaitGroup
+	group.Go(func() {
+		for sleep(context.Background(), over, u.timing.waiting) {
+			logger.Warn(u.waiting)
+		}
+	})
+	return func() {
+		close(over)
+		group.Wait()
 	}
 }
 

@@ -3,12 +3,14 @@ package fetcher
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"defenderiot/pkg/config"
 	"defenderiot/pkg/fault"
 	"defenderiot/pkg/resourcegraph"
 )
@@ -174,6 +176,64 @@ func TestSetupIsDoneAgainAfterAFailedPull(t *testing.T) {
 		}
 		r.halt(t)
 	})
+}
+
+// While a puller waits for its set-up it says so at once and every 15 s, before the first set-up in other words than
+// after a failed pull; and no more once it pulls.
+func TestWaitingForTheSetup(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.refuse(fault.API(403, "Error during API call to x"))
+		r := w.start(t, nil)
+		w.settle(61 * time.Second)
+		if n := r.logs.count("WARN Waiting until setup will be executed"); n != 5 {
+			t.Errorf("%d lines in 61 s, want 5", n)
+		}
+		w.mend()
+		w.settle(time.Minute)
+		before := r.logs.count("WARN Waiting until setup will be executed")
+		w.settle(10 * time.Minute)
+		if n := r.logs.count("WARN Waiting until setup"); n != before {
+			t.Errorf("%d lines while it pulls", n-before)
+		}
+		w.refuse(fault.API(403, "Error during API call to x"))
+		w.settle(4 * time.Minute)
+		// The failed pull says it first, the set-up before the next pull repeats it.
+		if n := r.logs.count("WARN Waiting until setup thread will execute again"); n < 10 || n > 14 {
+			t.Errorf("%d lines in the three minutes after a failed pull", n)
+		}
+		if n := r.logs.count("WARN Waiting until setup will be executed"); n != before {
+			t.Errorf("%d lines of the first wait after it", n-before)
+		}
+		r.halt(t)
+	})
+}
+
+// The known line of an override: for each key that is given, also with the value that it had before.
+func TestLinesOfOverridingRules(t *testing.T) {
+	for name, tt := range map[string]struct{ given, want string }{
+		"none":     {"", ""},
+		"another":  {"my.app.iot.alerts", "Overriding rule #1 - service key <override_tag> with value <my.app.iot.alerts> overrides definition key <tag> with value <edr.microsoft_defender.iot_security.alert> when the first is not <None>"},
+		"the same": {defaultTag, "Overriding rule #1 - service key <override_tag> with value <edr.microsoft_defender.iot_security.alert> overrides definition key <tag> with value <edr.microsoft_defender.iot_security.alert> when the first is not <None>"},
+	} {
+		c := &config.Config{Inputs: map[string]config.Input{"x": {Services: config.Services{IoTSecurityAlerts: config.IoTSecurityAlerts{OverrideTag: tt.given}}}}}
+		s, err := service(c, "x")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var said []string
+		log := &logs{}
+		f := &Fetcher{source: testSource, service: s, mainLogger: slog.New(log)}
+		f.sayInitialised()
+		for _, line := range log.all() {
+			if strings.Contains(line, "Overriding rule #") {
+				said = append(said, line)
+			}
+		}
+		if got := strings.Join(said, "\n"); tt.want == "" && got != "" || tt.want != "" && got != "INFO "+tt.want {
+			t.Errorf("%s: got %q, want %q", name, got, tt.want)
+		}
+	}
 }
 
 // A pull that finds no token has the set-up's failure, told once.

@@ -26,7 +26,7 @@ func (f *Fetcher) sayInitialised() {
 	say("Validating common input config")
 	say("Validating service input config")
 	say("Running overriding rules")
-	if f.service.Tag != defaultTag {
+	if f.service.Overridden {
 		say(fmt.Sprintf("Overriding rule #1 - service key <override_tag> with value <%s> overrides definition key <tag> with value <%s> when the first is not <None>", f.service.Tag, defaultTag))
 	}
 	say("Validating the rate limiter config given by the user")

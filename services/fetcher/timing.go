@@ -18,6 +18,7 @@ type timing struct {
 	sweepDepth, purgeAfter, recordRetry time.Duration
 	behind, window                      time.Duration // back-fill
 	setupBase, setupPassing, setupMost  time.Duration // waits between set-ups
+	waiting                             time.Duration // between two lines that say that the pulls wait for the set-up
 	setupLook                           time.Duration // how often a new credential is looked for meanwhile
 }
 
@@ -33,5 +34,6 @@ func defaultTiming() timing {
 		sweepDepth: 90 * 24 * time.Hour, purgeAfter: 24 * time.Hour, recordRetry: time.Minute,
 		behind: 48 * time.Hour, window: 24 * time.Hour,
 		setupBase: 5 * time.Second, setupPassing: 25 * time.Second, setupMost: 1800 * time.Second, setupLook: 5 * time.Second,
+		waiting: 15 * time.Second,
 	}
 }

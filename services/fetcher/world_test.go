@@ -59,6 +59,7 @@ type world struct {
 	dead    []proto.DeadLetter
 	claims  map[string][]byte
 	purged  []string
+	deduped int                            // messages of raw that dedup is done with
 	publish func(msgs []bus.Message) error // runs before a batch is stored
 	full    bool
 
@@ -112,7 +113,7 @@ func (w *world) rawHas(id string) bool {
 
 // forget empties RAW.
 func (w *world) forget() {
-	w.raw, w.rawIDs, w.index, w.indexed = nil, map[string]bool{}, map[string]bool{}, 0
+	w.raw, w.rawIDs, w.index, w.indexed, w.deduped = nil, map[string]bool{}, map[string]bool{}, 0, 0
 }
 
 func (w *world) rawCount(id string) int {
@@ -133,6 +134,7 @@ func (w *world) dedup() {
 			w.claims[subject] = proto.Claim{RawSequence: uint64(i + 1)}.Encode()
 		}
 	}
+	w.deduped = len(w.raw)
 }
 
 func (w *world) checkpoint() *proto.Checkpoint {

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"defenderiot/pkg/config"
-	"defenderiot/pkg/devo"
+	"defenderiot/pkg/process"
 )
 
 // Configured gives the settings of all outputs of c in the order of their names; console is what the
@@ -26,9 +26,12 @@ func Configured(c *config.Config, console io.Writer) []OutputSettings {
 		}
 		if o.Transport() == config.TransportConsole {
 			s.Console = console
+			if !o.Prints() {
+				s.Console = io.Discard
+			}
 			s.Connections = 1
 		} else {
-			s.Endpoint = Endpoint(c, o)
+			s.Endpoint = process.Endpoint(c, o)
 			s.Compression = compressionOf(o)
 		}
 		outputs = append(outputs, s)
@@ -40,16 +43,4 @@ func Configured(c *config.Config, console io.Writer) []OutputSettings {
 		return 1
 	})
 	return outputs
-}
-
-// Endpoint gives the endpoint of an output that is no console.
-func Endpoint(c *config.Config, o config.Output) devo.Endpoint {
-	e := devo.Endpoint{Kind: devo.TCP, Address: o.Config.Address, Port: o.Config.Port}
-	if o.Transport() == config.TransportTLS {
-		e.Kind = devo.TLS
-		e.ServerName = o.Config.ServerName
-		e.ChainFile, e.CertFile, e.KeyFile = c.CertPath(o.Config.Chain), c.CertPath(o.Config.Cert), c.CertPath(o.Config.Key)
-		e.SkipVerification = !o.Config.VerifyCertificate
-	}
-	return e
 }

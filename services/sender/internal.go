@@ -23,7 +23,7 @@ import (
 const (
 	internalBatch = 100
 	// internalIdle without a line closes the connection.
-	internalIdle = 5 * time.Minute
+	internalIdle = time.Minute
 	// internalGrace is how long lines are still taken after the stop has begun, so that those about the stop
 	// get out.
 	internalGrace = 700 * time.Millisecond
@@ -110,10 +110,7 @@ func (n *internal) step(ctx context.Context) bool {
 	}
 	n.trouble.Resolve()
 	if len(msgs) == 0 {
-		if idle := time.Since(n.used); n.conn != nil && idle > internalIdle {
-			n.logger.Info(fmt.Sprintf("This sender has not been used for %d seconds, it will be closed and destroyed", int(idle.Seconds())))
-			n.hangUp()
-		}
+		n.rest(time.Now())
 		return true
 	}
 	n.held.Store(int64(len(msgs)))
@@ -134,6 +131,14 @@ func (n *internal) step(ctx context.Context) bool {
 		_ = m.Ack() // if it is lost the line is sent once more
 	}
 	return true
+}
+
+// rest closes a connection that has had no line for long.
+func (n *internal) rest(now time.Time) {
+	if idle := now.Sub(n.used); n.conn != nil && idle > internalIdle {
+		n.logger.Info(fmt.Sprintf("This sender has not been used for %d seconds, it will be closed and destroyed", int(idle.Seconds())))
+		n.hangUp()
+	}
 }
 
 func (n *internal) reportBus(ctx context.Context, err error) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"time"
 
 	"defenderiot/pkg/bus"
@@ -65,6 +66,9 @@ func (m *monitor) thread(name string) *slog.Logger {
 // begin says what there is.
 func (m *monitor) begin() {
 	main := m.thread("MainThread")
+	for _, line := range m.unusual() {
+		main.Warn(line)
+	}
 	for i := range m.senders {
 		main.Info(m.settings.senderName(m.service, i) + " -> Starting thread")
 	}
@@ -75,6 +79,28 @@ func (m *monitor) begin() {
 			m.thread(m.settings.managerName(m.service)).Info(line)
 		}
 	}
+}
+
+// devoAddresses are the endpoints that Devo names for its regions, on devoPort.
+var devoAddresses = []string{"collector-eu.devo.io", "collector-us.devo.io", "collector-ca.devo.io", "collector-ap.devo.io", "collector-ap2.devo.io", "collector-us3.devo.io"}
+
+const devoPort = 443
+
+// unusual are the known warnings about the endpoint of an output over TLS, once for each output. The known lines name
+// two regions; here no endpoint of Devo's is warned of.
+func (m *monitor) unusual() (lines []string) {
+	e := m.settings.Endpoint
+	if m.service != standardService || m.settings.Console != nil || e.Kind != devo.TLS {
+		return nil
+	}
+	const who = "DevoSender::_validate_kwargs_for_method__init__ -> "
+	if !slices.Contains(devoAddresses, e.Address) {
+		lines = append(lines, fmt.Sprintf("%sThe <address> is not a standard address (collector-eu.devo.io, collector-us.devo.io): %s", who, e.Address))
+	}
+	if e.Port != devoPort {
+		lines = append(lines, fmt.Sprintf("%sThe <port> is not a standard port (%d): %d", who, devoPort, e.Port))
+	}
+	return lines
 }
 
 // created is the line about one connection's settings; "" for a console, which has none.

@@ -69,7 +69,7 @@ func TestLinesOfTheStart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &monitor{service: standardService, instance: "vm-1", senders: 2, root: logger, settings: OutputSettings{Name: "devo_1", StatisticsPeriod: 300 * time.Second}}
+	m := &monitor{service: standardService, instance: "vm-1", senders: 2, root: logger, settings: OutputSettings{Name: "devo_1", StatisticsPeriod: 300 * time.Second, Endpoint: devo.Endpoint{Address: "collector-eu.devo.io", Port: 443}}}
 	m.begin()
 	for i, want := range []string{
 		" INFO OutputProcess::MainThread -> DevoSender(standard_senders,devo_sender_0) -> Starting thread",

@@ -77,6 +77,8 @@ var startAndStop = []string{
 	`MainProcess::MainThread -> Build time: "[^"]+", OS: "[^"]+", collector\(name:version\): "simulated_collector:[^"]+", owner: "[^"]+", started at: "[^"]+"`,
 	`MainProcess::MainThread -> OutputProcess - Starting thread \(executing_period=300s\)`,
 	`OutputProcess::MainThread -> Process started`,
+	`OutputProcess::MainThread -> DevoSender::_validate_kwargs_for_method__init__ -> The <address> is not a standard address \(collector-eu\.devo\.io, collector-us\.devo\.io\): 127\.0\.0\.1`,
+	`OutputProcess::MainThread -> DevoSender::_validate_kwargs_for_method__init__ -> The <port> is not a standard port \(443\): \d+`,
 	`OutputProcess::MainThread -> DevoSender\(standard_senders,devo_sender_0\) -> Starting thread`,
 	`OutputProcess::MainThread -> DevoSenderManagerMonitor\(standard_senders,[a-z_0-9]+\) -> Starting thread \(every \d+ seconds\)`,
 	`OutputProcess::MainThread -> DevoSenderManager\(standard_senders,manager,[a-z_0-9]+\) -> Starting thread`,
@@ -150,8 +152,8 @@ func TestLogOfSeparateFetchers(t *testing.T) {
 // windows is in every query of a pull or of a test fetch, and in no other.
 const windows = "todatetime(properties.startTimeUtc) >="
 
-// Every error that people know by type and code, from its cause: as `run` and `check` tell it on stderr, and as Devo
-// gets it in devo.collectors.out. The errors that end the start have nothing yet that could send them.
+// Every error that people know by type and code, from its cause: as `run` and `check` tell it on stderr and in the
+// log, and as Devo gets it in devo.collectors.out.
 func TestKnownErrors(t *testing.T) {
 	t.Parallel()
 	graph := func(f simulator.Fault) func(*world) {
@@ -198,6 +200,7 @@ func TestKnownErrors(t *testing.T) {
 				if code := p.Exit(patience); code != 255 {
 					t.Errorf("exit %d, want 255", code)
 				}
+				w.atDevo("devo.collectors.out.local.error", fmt.Sprintf("InitVariablesError [CODE:%s] reason: ", strings.TrimPrefix(name, "InitVariablesError-")))
 				golden(t, name+".log", p.Log.String()+w.checkSays(255))
 				return
 			}

@@ -12,7 +12,6 @@ import (
 	"defenderiot/pkg/devo"
 	"defenderiot/pkg/process"
 	"defenderiot/proto"
-	"defenderiot/services/sender"
 )
 
 // floor reads RAW, writes frames and acknowledges, until ctx ends.
@@ -32,7 +31,7 @@ func floor(ctx context.Context, dir string) error {
 		return err
 	}
 	defer func() { _ = b.Close(context.WithoutCancel(ctx)) }()
-	conn, err := devo.Dial(ctx, sender.Endpoint(c, c.Outputs[output]))
+	conn, err := devo.Dial(ctx, process.Endpoint(c, c.Outputs[output]))
 	if err != nil {
 		return err
 	}
