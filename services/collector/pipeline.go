@@ -56,10 +56,13 @@ type service struct {
 }
 
 // Run starts everything, works until ctx ends, and then stops in order: nothing more is taken, what was
-// written is confirmed, the bus is closed last. It takes at most 8 s for that. Errors are those of the start;
-// once everything runs, remote trouble never ends it.
+// written is confirmed, the bus is closed last. It takes at most 8 s for that. Errors are those of the start; once
+// everything runs, remote trouble never ends it, and only an embedded server that cannot be restarted does
+// ([embedded.ErrStuck]): a new process can go on where this one was.
 func (p *Pipeline) Run(ctx context.Context) error {
-	connect, stop, err := p.openBus(ctx)
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	connect, room, stop, err := p.openBus(ctx, end)
 	if err != nil {
 		return err
 	}
@@ -68,7 +71,7 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	services, release, err := p.services(ctx, connect)
+	services, release, err := p.services(ctx, connect, room)
 	if err != nil {
 		return err
 	}
@@ -86,26 +89,30 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	}
 	group.Wait()
 	p.Process.Logger.Info("collector stops")
+	if cause := context.Cause(ctx); errors.Is(cause, embedded.ErrStuck) {
+		return cause
+	}
 	return errors.Join(errs...)
 }
 
 // openBus starts the embedded server and provisions it, or waits for the configured server. connect gives
 // a connection of its own to each service, because reading one is a single goroutine's work; on the embedded server
-// each is the service's own user as well, so that a missing permission shows here, too.
-func (p *Pipeline) openBus(ctx context.Context) (connect func(name, user string) (*bus.Bus, error), stop func(), err error) {
+// each is the service's own user as well, so that a missing permission shows here, too. room says whether the server's
+// disk has any, nil where nobody knows. end is called when the embedded server cannot go on in this process.
+func (p *Pipeline) openBus(ctx context.Context, end context.CancelCauseFunc) (connect func(name, user string) (*bus.Bus, error), room func() error, stop func(), err error) {
 	c := p.Process.Config
 	var opened []*bus.Bus
 	closeAll := func() {
-		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), busClose)
+		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), busClose)
 		defer cancel()
 		for _, b := range opened {
-			_ = b.Close(end)
+			_ = b.Close(limit)
 		}
 	}
 	if !c.Bus.IsEmbedded() {
 		first, err := p.Process.Bound(ctx)
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, nil, err
 		}
 		opened = append(opened, first)
 		return func(name, _ string) (*bus.Bus, error) {
@@ -114,22 +121,22 @@ func (p *Pipeline) openBus(ctx context.Context) (connect func(name, user string)
 				opened = append(opened, b)
 			}
 			return b, err
-		}, closeAll, nil
+		}, nil, closeAll, nil
 	}
 	server, err := embedded.Start(embedded.Settings{
-		Dir: p.BusDir, Listen: c.Bus.Embedded.Listen, SyncInterval: c.Bus.Embedded.Sync.Interval, Logger: p.Process.Logger,
+		Dir: p.BusDir, Listen: c.Bus.Embedded.Listen, SyncInterval: c.Bus.Embedded.Sync.Interval, Logger: p.Process.Logger, Stuck: end,
 	})
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	if !c.Bus.Embedded.Sync.Always() {
 		p.Process.Logger.Warn("bus.embedded.sync is not always: a power failure loses what was acknowledged within the interval", "interval", c.Bus.Embedded.Sync.Interval)
 	}
 	stop = func() {
 		closeAll()
-		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), serverClose)
+		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), serverClose)
 		defer cancel()
-		if err := server.Shutdown(end); err != nil {
+		if err := server.Shutdown(limit); err != nil && !errors.Is(err, embedded.ErrStuck) {
 			p.Process.Logger.Warn("the embedded server did not stop in time and ends with the process; its next start takes longer", "error", err)
 		}
 	}
@@ -146,14 +153,19 @@ func (p *Pipeline) openBus(ctx context.Context) (connect func(name, user string)
 	}
 	if err != nil {
 		stop()
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	p.Process.Telemetry.Ready("bus", b.Connected)
-	return connect, stop, nil
+	p.Process.Telemetry.Ready("bus", func() error {
+		if err := server.Err(); err != nil {
+			return err
+		}
+		return b.Connected()
+	})
+	return connect, server.Room, stop, nil
 }
 
 // services makes everything that runs.
-func (p *Pipeline) services(ctx context.Context, connect func(name, user string) (*bus.Bus, error)) (services []service, release func(), err error) {
+func (p *Pipeline) services(ctx context.Context, connect func(name, user string) (*bus.Bus, error), room func() error) (services []service, release func(), err error) {
 	t := p.Process.Telemetry
 	var buses [3]*bus.Bus
 	for i, name := range []string{bus.UserFetcher, bus.UserDedup, bus.UserSender} {
@@ -186,6 +198,7 @@ func (p *Pipeline) services(ctx context.Context, connect func(name, user string)
 		release()
 		return nil, nil, err
 	}
+	keeper.Room = room
 	t.Ready("sender", s.Ready)
 	services = append(services, service{"dedup", d.Run}, service{"keeper", keeper.Run}, service{"sender", s.Run})
 	for name, o := range p.Process.Config.Outputs {
