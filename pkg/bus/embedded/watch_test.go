@@ -124,7 +124,8 @@ func TestStuckServer(t *testing.T) {
 	t.Cleanup(func() { stopTime = was })
 	told := make(chan error, 1)
 	s := newServer(t, func(err error) { told <- err })
-	if err := s.running.DisableJetStream(); err != nil { // as it does itself after some errors
+	running := s.running
+	if err := running.DisableJetStream(); err != nil { // as it does itself after some errors
 		t.Fatal(err)
 	}
 	select {
@@ -141,6 +142,7 @@ func TestStuckServer(t *testing.T) {
 	if err := s.Shutdown(t.Context()); !errors.Is(err, ErrStuck) {
 		t.Errorf("stopped with %v", err)
 	}
+	running.WaitForShutdown() // here it does stop, only too late
 }
 
 // What the server says again and again is one line, and another when it is over.
