@@ -55,7 +55,7 @@ var errSilent = fmt.Errorf("the server has not answered for %v", answerTime)
 //	                                                            └───────┘
 //
 // Without the proof that there is room a restart would only freeze again; a server that freezes again within a minute is
-// given growing waits, too.
+// given growing waits, too. A disk that is nearly full is told in the state running already.
 func (s *Server) watch(ctx context.Context) {
 	defer close(s.watched)
 	look := &inspection{}
@@ -64,12 +64,16 @@ func (s *Server) watch(ctx context.Context) {
 	for pause(ctx, watchPeriod) {
 		err := s.inspect(look)
 		if err == nil {
-			s.recovered()
+			if err = s.scarce(); err == nil {
+				s.recovered()
+			} else {
+				s.failed(err)
+			}
 			continue
 		}
-		s.frozen(err)
+		s.failed(err)
 		if err := s.tryRoom(room); err != nil {
-			s.frozen(err)
+			s.failed(err)
 			continue
 		}
 		if time.Since(since) > calm {
@@ -87,7 +91,7 @@ func (s *Server) watch(ctx context.Context) {
 			}
 			return
 		} else if err != nil {
-			s.frozen(err)
+			s.failed(err)
 		}
 		look = &inspection{}
 	}
@@ -109,8 +113,22 @@ func (s *Server) Room() error {
 	return s.tryRoom(purgeRoom)
 }
 
-func (s *Server) frozen(err error) {
-	err = fault.WithHint(err, fmt.Sprintf("make room on the disk of %s, or make it writable again: the server is restarted by itself then, and nothing that was acknowledged is lost", s.settings.Dir))
+// scarce is the error of a disk that is as good as full. Not every write that fails stops a stream, so the server may
+// be well and store nothing all the same; and who is told in time can act in time. It is over at twice the room, so
+// that it does not come and go.
+func (s *Server) scarce() error {
+	least := uint64(room)
+	if s.Err() != nil {
+		least *= 2
+	}
+	if left, known := free(s.settings.Dir); known && left < least {
+		return fmt.Errorf("the disk has %d KiB left; the bus needs %d MiB to work", left>>10, room>>20)
+	}
+	return nil
+}
+
+func (s *Server) failed(err error) {
+	err = fault.WithHint(err, fmt.Sprintf("make room on the disk of %s, or make it writable again (if that takes an unmount, stop the collector before): the server is restarted by itself then where that is needed, and nothing that was acknowledged is lost", s.settings.Dir))
 	s.mu.Lock()
 	s.trouble = err
 	s.mu.Unlock()
@@ -142,7 +160,7 @@ func (s *Server) inspect(i *inspection) error {
 	if i.answer == nil {
 		answer := make(chan error, 1)
 		i.answer = answer
-		go func() { answer <- writeError(running) }()
+		go func() { answer <- s.writeError(running) }()
 	}
 	timer := time.NewTimer(answerTime)
 	defer timer.Stop()
@@ -157,10 +175,13 @@ func (s *Server) inspect(i *inspection) error {
 
 // writeError is what only a restart mends. Other things that a server has to say, such as a stream that it could not
 // recover, a restart does not mend.
-func writeError(running *server.Server) error {
+func (s *Server) writeError(running *server.Server) error {
 	var found []string
 	for _, e := range running.Healthz(&server.HealthzOptions{Details: true}).Errors {
-		if e.Type == server.HealthzErrorJetStream || e.Type == server.HealthzErrorStream && strings.Contains(e.Error, "write error") {
+		switch {
+		case e.Type == server.HealthzErrorJetStream: // which it switches off after a write that is not allowed
+			found = append(found, e.Error+": "+s.log.fatal())
+		case e.Type == server.HealthzErrorStream && strings.Contains(e.Error, "write error"):
 			found = append(found, e.Error)
 		}
 	}

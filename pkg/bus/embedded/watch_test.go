@@ -25,10 +25,17 @@ func newServer(t *testing.T, stuck func(error)) *Server {
 	return s
 }
 
+// unwatched leaves it to the test what happens to the server.
+func (s *Server) unwatched() {
+	s.endWait()
+	<-s.watched
+}
+
 // Who is connected, in the process or by the connection file, is connected again after a restart, and what was
 // acknowledged is there.
 func TestRestartKeepsConnectionsAndMessages(t *testing.T) {
 	s := newServer(t, nil)
+	s.unwatched()
 	file, err := bus.ReadConnection(s.settings.Dir)
 	if err != nil {
 		t.Fatal(err)
@@ -93,6 +100,7 @@ func TestRestartKeepsConnectionsAndMessages(t *testing.T) {
 // While another program has the port no server runs; when it is free again, one does.
 func TestRestartWaitsForItsPort(t *testing.T) {
 	s := newServer(t, nil)
+	s.unwatched()
 	s.running.Shutdown()
 	s.running.WaitForShutdown()
 	taken, err := net.Listen("tcp", s.conn.URL[len("nats://"):])
