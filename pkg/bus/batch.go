@@ -11,6 +11,8 @@ import (
 	"github.com/synadia-io/orbit.go/jetstreamext"
 
 	"github.com/cenkalti/backoff/v5"
+
+	"defenderiot/pkg/fault"
 )
 
 const (
@@ -31,7 +33,8 @@ const (
 	codeStoreFailed        jetstream.ErrorCode = 10077 // limits reached or disk trouble
 	codeMsgIDInFlight      jetstream.ErrorCode = 10158
 	codeTooManyRequests    jetstream.ErrorCode = 10167
-	codeInsufficient       jetstream.ErrorCode = 10023
+	codeAccountLimit       jetstream.ErrorCode = 10002
+	codeServerLimit        jetstream.ErrorCode = 10023
 	codeMessageTooLarge    jetstream.ErrorCode = 10054
 	codeHeaderTooLarge     jetstream.ErrorCode = 10097
 	codeBatchTooManyOpened                     = jetstreamext.JSErrCodeAtomicPublishTooManyInflight
@@ -238,9 +241,12 @@ func classify(err error) error {
 		return fmt.Errorf("%w: %w", ErrConflict, err)
 	case codeStoreFailed:
 		return fmt.Errorf("%w: %w", ErrFull, err)
+	case codeAccountLimit, codeServerLimit:
+		return fault.WithHint(fmt.Errorf("%w by a limit of the nats-server: %w", ErrFull, err),
+			"raise the server's limit for the account (max_file) or for itself (max_file_store) and reload it, or lower bus.retention; what waits is stored by itself then")
 	case codeMessageTooLarge, codeHeaderTooLarge:
 		return fmt.Errorf("%w: %w", ErrTooLarge, err)
-	case codeTooManyRequests, codeInsufficient, codeBatchTooManyOpened:
+	case codeTooManyRequests, codeBatchTooManyOpened:
 		return fmt.Errorf("the server is busy: %w", err)
 	}
 	return err

@@ -60,7 +60,7 @@ type Bus struct {
 
 	mu      sync.Mutex
 	watches map[*watch]struct{}
-	refused map[refusal]bool // those already complained about
+	refused map[refusal]bool // the kinds already complained about
 	deaf    error            // no answer reaches this connection
 	lost    error            // why there is no connection
 }
