@@ -137,14 +137,31 @@ func (b *Bus) storeAll(ctx context.Context, stream string, msgs []Message) error
 		return struct{}{}, err
 	}, backoff.WithBackOff(retryWaits()), backoff.WithMaxElapsedTime(0), backoff.WithNotify(func(err error, _ time.Duration) {
 		// A lost connection is told elsewhere; this is for what looks like a time-out for ever.
-		if time.Since(began) > stuckAfter && b.Connected() == nil {
-			b.stuck.Report(fmt.Errorf("%s does not store %d messages, which is tried again: %w", stream, len(msgs), err))
+		if time.Since(began) > stuckAfter && b.conn.Status() == nats.CONNECTED {
+			err = fault.WithHint(fmt.Errorf("%s does not store %d messages, which is tried again: %w", stream, len(msgs), err), frozenHint)
+			b.withhold(stream, err)
+			b.stuck.Report(err)
 		}
 	}))
 	if err == nil {
 		b.stuck.Resolve()
 	}
+	b.withhold(stream, nil)
 	return err
+}
+
+// frozenHint: the server answers nothing to whom it does not store for, so the reason is only with the server.
+const frozenHint = "a nats-server stops a stream after the first write that fails, as on a full or read-only disk: look for `critical write error` in its log or at its /healthz, make room and restart it. Nothing is lost meanwhile"
+
+// withhold notes why a stream stores nothing; nil: it does, or nobody tries any more.
+func (b *Bus) withhold(stream string, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err == nil {
+		delete(b.withheld, stream)
+	} else {
+		b.withheld[stream] = err
+	}
 }
 
 func retryWaits() backoff.BackOff {

@@ -159,7 +159,7 @@ func (p *Pipeline) openBus(ctx context.Context, end context.CancelCauseFunc) (co
 		if err := server.Err(); err != nil {
 			return err
 		}
-		return b.Connected()
+		return b.Storing()
 	})
 	return connect, server.Room, stop, nil
 }
