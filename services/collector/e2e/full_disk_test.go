@@ -67,6 +67,21 @@ func (d *disk) free() {
 	}
 }
 
+// freeze fills the disk until a stream has stopped, which p says by a line with these texts. What is left takes a batch
+// that is staged, but not its copy in the stream; others write meanwhile, so that can take more than one try.
+func (d *disk) freeze(p *program, texts ...string) {
+	d.t.Helper()
+	eventually(d.t, "a stream to stop", func() bool {
+		d.fill(64 << 10)
+		for end := time.Now().Add(outage); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+			if len(p.Log.Lines(texts...)) > 0 {
+				return true
+			}
+		}
+		return false
+	})
+}
+
 type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) {
@@ -98,8 +113,7 @@ func TestFullDisk(t *testing.T) {
 	d.free()
 	w.breaks++
 	slowest := w.flows()
-	d.fill(100 << 10)
-	p.says("ERROR", "storing on the embedded bus failed", "stream 'COLLECTOR > ", "write error", "no space left on device")
+	d.freeze(p, "ERROR", "storing on the embedded bus failed", "stream 'COLLECTOR > ", "write error", "no space left on device")
 	time.Sleep(outage)
 	d.free()
 	w.breaks++

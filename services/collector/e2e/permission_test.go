@@ -130,7 +130,7 @@ func TestPermissionRemoved(t *testing.T) {
 		u.server.reload()
 		lines := services[right.program].Log.Lines
 		services[right.program].says("ERROR", "refused by the bus: the user "+right.user, right.said)
-		time.Sleep(outage)
+		time.Sleep(time.Second)
 		if right.program == senderProgram {
 			u.breaks++ // what was taken may have been written
 		}

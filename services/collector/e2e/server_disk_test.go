@@ -55,8 +55,7 @@ func TestFullDiskOfAServer(t *testing.T) {
 	services := []*program{w.start(fetcherProgram), w.start(dedupProgram), w.start(senderProgram)}
 	end := w.feed(50)
 	w.flows()
-	d.fill(100 << 10)
-	nats.says("JetStream stream 'COLLECTOR > ", "critical write error", "no space left on device")
+	d.freeze(nats, "JetStream stream 'COLLECTOR > ", "critical write error", "no space left on device")
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	checked := make(chan string, 1)
