@@ -11,6 +11,8 @@ import (
 	"github.com/synadia-io/orbit.go/jetstreamext"
 
 	"github.com/cenkalti/backoff/v5"
+
+	"defenderiot/pkg/fault"
 )
 
 const (
@@ -31,7 +33,8 @@ const (
 	codeStoreFailed        jetstream.ErrorCode = 10077 // limits reached or disk trouble
 	codeMsgIDInFlight      jetstream.ErrorCode = 10158
 	codeTooManyRequests    jetstream.ErrorCode = 10167
-	codeInsufficient       jetstream.ErrorCode = 10023
+	codeAccountLimit       jetstream.ErrorCode = 10002
+	codeServerLimit        jetstream.ErrorCode = 10023
 	codeMessageTooLarge    jetstream.ErrorCode = 10054
 	codeHeaderTooLarge     jetstream.ErrorCode = 10097
 	codeBatchTooManyOpened                     = jetstreamext.JSErrCodeAtomicPublishTooManyInflight
@@ -134,14 +137,31 @@ func (b *Bus) storeAll(ctx context.Context, stream string, msgs []Message) error
 		return struct{}{}, err
 	}, backoff.WithBackOff(retryWaits()), backoff.WithMaxElapsedTime(0), backoff.WithNotify(func(err error, _ time.Duration) {
 		// A lost connection is told elsewhere; this is for what looks like a time-out for ever.
-		if time.Since(began) > stuckAfter && b.Connected() == nil {
-			b.stuck.Report(fmt.Errorf("%s does not store %d messages, which is tried again: %w", stream, len(msgs), err))
+		if time.Since(began) > stuckAfter && b.conn.Status() == nats.CONNECTED {
+			err = fault.WithHint(fmt.Errorf("%s does not store %d messages, which is tried again: %w", stream, len(msgs), err), frozenHint)
+			b.withhold(stream, err)
+			b.stuck.Report(err)
 		}
 	}))
 	if err == nil {
 		b.stuck.Resolve()
 	}
+	b.withhold(stream, nil)
 	return err
+}
+
+// frozenHint: the server answers nothing to whom it does not store for, so the reason is only with the server.
+const frozenHint = "a nats-server stops a stream after the first write that fails, as on a full or read-only disk: look for `critical write error` in its log or at its /healthz, make room and restart it. Nothing is lost meanwhile"
+
+// withhold notes why a stream stores nothing; nil: it does, or nobody tries any more.
+func (b *Bus) withhold(stream string, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err == nil {
+		delete(b.withheld, stream)
+	} else {
+		b.withheld[stream] = err
+	}
 }
 
 func retryWaits() backoff.BackOff {
@@ -238,9 +258,12 @@ func classify(err error) error {
 		return fmt.Errorf("%w: %w", ErrConflict, err)
 	case codeStoreFailed:
 		return fmt.Errorf("%w: %w", ErrFull, err)
+	case codeAccountLimit, codeServerLimit:
+		return fault.WithHint(fmt.Errorf("%w by a limit of the nats-server: %w", ErrFull, err),
+			"raise the server's limit for the account (max_file) or for itself (max_file_store) and reload it, or lower bus.retention; what waits is stored by itself then")
 	case codeMessageTooLarge, codeHeaderTooLarge:
 		return fmt.Errorf("%w: %w", ErrTooLarge, err)
-	case codeTooManyRequests, codeInsufficient, codeBatchTooManyOpened:
+	case codeTooManyRequests, codeBatchTooManyOpened:
 		return fmt.Errorf("the server is busy: %w", err)
 	}
 	return err

@@ -12,7 +12,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -62,16 +64,18 @@ type Bus struct {
 
 	mu      sync.Mutex
 	watches map[*watch]struct{}
-	refused map[refusal]bool // those already complained about
+	refused map[refusal]bool // the kinds already complained about
 	deaf    error            // no answer reaches this connection
 	lost    error            // why there is no connection
+	// withheld says of each stream that takes no message why not.
+	withheld map[string]error
 }
 
 // Connect opens the connection. When the server cannot be reached it still returns a Bus, which keeps
 // trying for ever; only settings that can never work are an error (unreadable certificate, malformed URL).
 func Connect(s Settings) (*Bus, error) {
 	b := &Bus{
-		logger: s.Logger, user: s.User, ca: s.CA, cert: s.Cert, closed: make(chan struct{}), watches: map[*watch]struct{}{}, refused: map[refusal]bool{},
+		logger: s.Logger, user: s.User, ca: s.CA, cert: s.Cert, closed: make(chan struct{}), watches: map[*watch]struct{}{}, refused: map[refusal]bool{}, withheld: map[string]error{},
 		stuck: telemetry.NewIncident(s.Logger, "publishing"), away: telemetry.NewIncident(s.Logger, "connecting to the bus"),
 	}
 	options := []nats.Option{
@@ -224,7 +228,21 @@ func (b *Bus) JetStream() jetstream.JetStream { return b.js }
 // Conn gives the connection.
 func (b *Bus) Conn() *nats.Conn { return b.conn }
 
-// Connected is nil while the connection is up; for readiness checks. Else it says why, as far as that is known.
+// Storing is nil while the connection is up and no publish has been waiting for more than 10 s to be stored; for
+// readiness checks. Else it says why, as far as that is known.
+func (b *Bus) Storing() error {
+	if err := b.Connected(); err != nil {
+		return err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, stream := range slices.Sorted(maps.Keys(b.withheld)) {
+		return b.withheld[stream]
+	}
+	return nil
+}
+
+// Connected is nil while the connection is up. Else it says why, as far as that is known.
 func (b *Bus) Connected() error {
 	s := b.conn.Status()
 	if s == nats.CONNECTED {

@@ -198,8 +198,8 @@ func TestARefusedCallSaysSo(t *testing.T) {
 		subject string
 		do      func() error
 	}{
-		"publish": {stored.Subject, func() error { return b.PublishBatch(ctx, proto.StreamUnique, []bus.Message{stored}) }},
-		"batch":   {stored.Subject, func() error { return b.PublishBatch(ctx, proto.StreamUnique, four) }},
+		"publish": {"alerts.unique.>", func() error { return b.PublishBatch(ctx, proto.StreamUnique, []bus.Message{stored}) }},
+		"batch":   {"alerts.unique.>", func() error { return b.PublishBatch(ctx, proto.StreamUnique, four) }},
 		"look up": {"$JS.API.DIRECT.GET.KV_hashes", func() error { _, err := b.Lookup(ctx, "KV_hashes", []string{"$KV.hashes.x"}); return err }},
 		"purge":   {"$JS.API.STREAM.PURGE.RAW", func() error { return b.PurgeBelow(ctx, proto.StreamRaw, 1) }},
 		"read key": {"$JS.API.DIRECT.GET.KV_checkpoints.$KV.checkpoints.x", func() error {
@@ -210,7 +210,7 @@ func TestARefusedCallSaysSo(t *testing.T) {
 			_, err = kv.Get(ctx, "x")
 			return err
 		}},
-		"write key": {"$KV.checkpoints.x", func() error {
+		"write key": {"$KV.checkpoints.>", func() error {
 			kv, err := b.KeyValue(ctx, proto.BucketCheckpoints)
 			if err != nil {
 				t.Fatal(err)

@@ -45,7 +45,24 @@ func parseRefusal(user string, err error) (refusal, bool) {
 
 func (r refusal) subscription() bool { return r.action == "subscribe to" }
 
+// kind is r without what differs from one message to the next: who lacks one right lacks it for all of them. It is
+// written as the right is in the server's configuration.
+func (r refusal) kind() refusal {
+	n := 2 // the stream's own subjects, and a bucket's
+	switch {
+	case strings.HasPrefix(r.subject, apiPrefix):
+		return r
+	case strings.HasPrefix(r.subject, "$JS.ACK."):
+		n = 4
+	}
+	if tokens := strings.Split(r.subject, "."); len(tokens) > n {
+		r.subject = strings.Join(tokens[:n], ".") + ".>"
+	}
+	return r
+}
+
 func (r refusal) err() error {
+	r = r.kind()
 	user := "the user " + r.user
 	if r.user == "" {
 		user = "a connection without a user"
@@ -104,7 +121,7 @@ func (b *Bus) Guard(ctx context.Context) (guarded context.Context, stop func(err
 }
 
 // refuse ends the calls that r concerns. If there is none, as with acknowledgements, which nobody waits for, it
-// is logged, once for each subject.
+// is logged, once for each right.
 func (b *Bus) refuse(r refusal) {
 	b.mu.Lock()
 	heard := false
@@ -117,9 +134,11 @@ func (b *Bus) refuse(r refusal) {
 	if r.subscription() {
 		b.deaf = r.err() // an inbox, and the client does not try again before it has reconnected
 	}
-	known := heard || b.refused[r]
+	// A call that has failed by the first refusal of a batch does not hear the others.
+	kind := r.kind()
+	known := heard || b.refused[kind]
 	if len(b.refused) < 100 {
-		b.refused[r] = true
+		b.refused[kind] = true
 	}
 	b.mu.Unlock()
 	if !known {

@@ -123,7 +123,7 @@ func (p *Process) Bound(ctx context.Context) (*bus.Bus, error) {
 		if missing := absent.Load(); missing != nil {
 			return fmt.Errorf("waiting for %s", *missing)
 		}
-		return b.Connected()
+		return b.Storing()
 	})
 	waiting := func(missing string) {
 		absent.Store(&missing)

@@ -56,10 +56,13 @@ type service struct {
 }
 
 // Run starts everything, works until ctx ends, and then stops in order: nothing more is taken, what was
-// written is confirmed, the bus is closed last. It takes at most 8 s for that. Errors are those of the start;
-// once everything runs, remote trouble never ends it.
+// written is confirmed, the bus is closed last. It takes at most 8 s for that. Errors are those of the start; once
+// everything runs, remote trouble never ends it, and only an embedded server that cannot be restarted does
+// ([embedded.ErrStuck]): a new process can go on where this one was.
 func (p *Pipeline) Run(ctx context.Context) error {
-	connect, server, stop, err := p.openBus(ctx)
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	connect, server, stop, err := p.openBus(ctx, end)
 	if err != nil {
 		return err
 	}
@@ -68,7 +71,7 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	services, release, err := p.services(ctx, connect, server != nil && server.Interrupted())
+	services, release, err := p.services(ctx, connect, server)
 	if err != nil {
 		return err
 	}
@@ -91,20 +94,24 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	}
 	group.Wait()
 	p.Process.Logger.Info("collector stops")
+	if cause := context.Cause(ctx); errors.Is(cause, embedded.ErrStuck) {
+		return cause
+	}
 	return errors.Join(errs...)
 }
 
 // openBus starts the embedded server and provisions it, or waits for the configured server. connect gives
 // a connection of its own to each service, because reading one is a single goroutine's work; on the embedded server
-// each is the service's own user as well, so that a missing permission shows here, too. server is nil without one.
-func (p *Pipeline) openBus(ctx context.Context) (connect func(name, user string) (*bus.Bus, error), server *embedded.Server, stop func(), err error) {
+// each is the service's own user as well, so that a missing permission shows here, too. server is nil without one; end is
+// called when it cannot go on in this process.
+func (p *Pipeline) openBus(ctx context.Context, end context.CancelCauseFunc) (connect func(name, user string) (*bus.Bus, error), server *embedded.Server, stop func(), err error) {
 	c := p.Process.Config
 	var opened []*bus.Bus
 	closeAll := func() {
-		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), busClose)
+		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), busClose)
 		defer cancel()
 		for _, b := range opened {
-			_ = b.Close(end)
+			_ = b.Close(limit)
 		}
 	}
 	if !c.Bus.IsEmbedded() {
@@ -122,7 +129,7 @@ func (p *Pipeline) openBus(ctx context.Context) (connect func(name, user string)
 		}, nil, closeAll, nil
 	}
 	server, err = embedded.Start(embedded.Settings{
-		Dir: p.BusDir, Listen: c.Bus.Embedded.Listen, SyncInterval: c.Bus.Embedded.Sync.Interval, Logger: p.Process.Logger,
+		Dir: p.BusDir, Listen: c.Bus.Embedded.Listen, SyncInterval: c.Bus.Embedded.Sync.Interval, Logger: p.Process.Logger, Stuck: end,
 	})
 	if err != nil {
 		return nil, nil, nil, err
@@ -132,9 +139,9 @@ func (p *Pipeline) openBus(ctx context.Context) (connect func(name, user string)
 	}
 	stop = func() {
 		closeAll()
-		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), serverClose)
+		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), serverClose)
 		defer cancel()
-		if err := server.Shutdown(end); err != nil {
+		if err := server.Shutdown(limit); err != nil && !errors.Is(err, embedded.ErrStuck) {
 			p.Process.Logger.Warn("the embedded server did not stop in time and ends with the process; its next start takes longer", "error", err)
 		}
 	}
@@ -153,12 +160,17 @@ func (p *Pipeline) openBus(ctx context.Context) (connect func(name, user string)
 		stop()
 		return nil, nil, nil, err
 	}
-	p.Process.Telemetry.Ready("bus", b.Connected)
+	p.Process.Telemetry.Ready("bus", func() error {
+		if err := server.Err(); err != nil {
+			return err
+		}
+		return b.Storing()
+	})
 	return connect, server, stop, nil
 }
 
-// services makes everything that runs. interrupted: the embedded server was not stopped in order the last time.
-func (p *Pipeline) services(ctx context.Context, connect func(name, user string) (*bus.Bus, error), interrupted bool) (services []service, release func(), err error) {
+// services makes everything that runs. server is the embedded one, if there is one.
+func (p *Pipeline) services(ctx context.Context, connect func(name, user string) (*bus.Bus, error), server *embedded.Server) (services []service, release func(), err error) {
 	t := p.Process.Telemetry
 	var buses [3]*bus.Bus
 	for i, name := range []string{bus.UserFetcher, bus.UserDedup, bus.UserSender} {
@@ -181,6 +193,7 @@ func (p *Pipeline) services(ctx context.Context, connect func(name, user string)
 		t.Ready(name, f.Ready)
 		services = append(services, service{name, f.Run})
 	}
+	interrupted := server != nil && server.Interrupted()
 	d, err1 := dedup.New(dedup.Options{Bus: buses[1], Logger: t.Logger, Meter: t.Meter, Tracer: t.Tracer, Interrupted: interrupted})
 	keeper, err2 := dedup.NewKeeper(buses[1], process.Topology(p.Process.Config), t.Logger, t.Meter)
 	s, err3 := sender.New(sender.Options{
@@ -190,6 +203,9 @@ func (p *Pipeline) services(ctx context.Context, connect func(name, user string)
 	if err := errors.Join(err1, err2, err3); err != nil {
 		release()
 		return nil, nil, err
+	}
+	if server != nil {
+		keeper.Room = server.Room
 	}
 	t.Ready("sender", s.Ready)
 	services = append(services, service{"dedup", d.Run}, service{"keeper", keeper.Run}, service{"sender", s.Run})

@@ -29,6 +29,10 @@ const (
 // than its retention and confirmed at every output. It purges by sequence only, so that several keepers
 // do no harm, and it is what alarms when an output holds the others up.
 type Keeper struct {
+	// Room, if set before Run, is asked before each purge, which is left to a later round if it is an error: a purge is
+	// what a full disk must not meet.
+	Room func() error
+
 	bus      *bus.Bus
 	topology bus.Topology
 	logger   *slog.Logger
@@ -90,6 +94,13 @@ func (k *Keeper) round(ctx context.Context) error {
 	return err
 }
 
+func (k *Keeper) purge(ctx context.Context, stream string, below uint64) error {
+	if k.Room != nil && k.Room() != nil {
+		return nil // whoever knows of the room tells of it
+	}
+	return k.bus.PurgeBelow(ctx, stream, below)
+}
+
 func (k *Keeper) raw(ctx context.Context) error {
 	stream, err := k.bus.Stream(ctx, proto.StreamRaw)
 	if err != nil {
@@ -111,7 +122,7 @@ func (k *Keeper) raw(ctx context.Context) error {
 		return nil
 	}
 	k.rawAt = time.Now()
-	return k.bus.PurgeBelow(ctx, proto.StreamRaw, floor+1)
+	return k.purge(ctx, proto.StreamRaw, floor+1)
 }
 
 func (k *Keeper) unique(ctx context.Context) error {
@@ -141,7 +152,7 @@ func (k *Keeper) unique(ctx context.Context) error {
 	if below <= state.FirstSeq || state.Msgs == 0 {
 		return nil
 	}
-	return k.bus.PurgeBelow(ctx, proto.StreamUnique, below)
+	return k.purge(ctx, proto.StreamUnique, below)
 }
 
 // settled is the sequence up to which every output and every job that holds UNIQUE have confirmed, and which of them

@@ -55,9 +55,16 @@ make_nats() {
   mkdir -p nats/{bin,data,etc/nats} && cd nats
   # With the flags of `make build`: what that has compiled is taken.
   (cd "$root/pkg" && GOCACHE=${BUILD_CACHE:-$(go env GOCACHE)} CGO_ENABLED=0 go build -trimpath -pgo "$root/services/collector/cmd/bench/programs.pprof" -o "$OLDPWD/bin/nats-server" github.com/nats-io/nats-server/v2)
-  # The image in the registry has a wget, for health checks.
-  CGO_ENABLED=0 go build -o bin/wget "$root/deploy/test/compose/wget.go"
-  tar -cf - bin data etc | docker import -c "LABEL test-only=true" -c "ENV PATH=/bin" -c 'CMD ["nats-server"]' - "$nats" >/dev/null
+  # The image in the registry has busybox, for health checks.
+  CGO_ENABLED=0 go build -o bin/nc "$root/deploy/test/compose/nc.go"
+  local p
+  for p in sh timeout dd rm sleep tail; do
+    p=$(readlink -f "$(command -v "$p")")
+    take "$p"
+    [ -e "bin/${p##*/}" ] || ln -s "$p" "bin/${p##*/}"
+  done
+  [ -e bin/sh ] || ln -s "$(readlink -f "$(command -v sh)")" bin/sh
+  tar -cf - * | docker import -c "LABEL test-only=true" -c "ENV PATH=/bin" -c 'CMD ["nats-server"]' - "$nats" >/dev/null
 }
 
 case $1 in

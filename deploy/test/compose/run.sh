@@ -79,7 +79,7 @@ configure() {
 }
 
 step "images, all five by the Dockerfile"
-mkdir -p "$work/deploy/nats" && cp "$root"/deploy/nats/*.conf "$work/deploy/nats/"
+mkdir -p "$work/deploy/nats" && cp "$root"/deploy/nats/*.conf "$root/deploy/nats/health.sh" "$work/deploy/nats/"
 quick nats fetcher dedup sender
 "$root/deploy/test/compose/images.sh" make "$work/images"
 echo "base images for the test made after $SECONDS s"

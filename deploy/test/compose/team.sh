@@ -21,7 +21,7 @@ killed() {
 }
 
 step "team: up with least privilege"
-mkdir -p "$work/deploy/nats" && cp "$root"/deploy/nats/*.conf "$work/deploy/nats/"
+mkdir -p "$work/deploy/nats" && cp "$root"/deploy/nats/*.conf "$root/deploy/nats/health.sh" "$work/deploy/nats/"
 simulate "$work/sim"
 configure "$work/sim" 65532
 mkdir "$work/secrets" && chown 65532 "$work/secrets"

@@ -35,8 +35,8 @@ func freePort(t *testing.T) int {
 }
 
 // server writes the configuration of a nats-server that is as durable as the embedded one, and returns a
-// function that starts it.
-func (w *world) server(port int) (run func() *program) {
+// function that starts it; more are lines of that configuration.
+func (w *world) server(port int, more ...string) (run func() *program) {
 	w.t.Helper()
 	path := filepath.Join(w.dir, "nats.conf")
 	text := fmt.Sprintf(`listen: "127.0.0.1:%d"
@@ -44,6 +44,7 @@ max_payload: 32MB
 jetstream {
   store_dir: %q
   sync_interval: always
+  max_file_store: 64TB
 }
 accounts {
   COLLECTOR {
@@ -51,7 +52,8 @@ accounts {
     users: [{user: %q, password: %q}]
   }
 }
-`, port, filepath.Join(w.dir, "nats"), busUser, busPassword)
+%s
+`, port, filepath.Join(w.dir, "nats"), busUser, busPassword, strings.Join(more, "\n"))
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		w.t.Fatal(err)
 	}
