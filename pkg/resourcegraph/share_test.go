@@ -8,6 +8,13 @@ import (
 	"time"
 )
 
+// answered is how many requests were not refused so far.
+func (q *quotaServer) answered() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.served
+}
+
 // greedy makes a client that asks as fast as it may until ctx ends.
 func greedy(ctx context.Context, t *testing.T, all *sync.WaitGroup, q *quotaServer, share float64) *Client {
 	t.Helper()
@@ -50,9 +57,9 @@ func TestClientsThatDivideTheirShareSeeNo429(t *testing.T) {
 					}
 					time.Sleep(20 * time.Second)
 				}
-				before := q.served
+				before := q.answered()
 				time.Sleep(10 * time.Minute)
-				got := float64(q.served-before) / 120
+				got := float64(q.answered()-before) / 120
 				cancel()
 				all.Wait()
 				if q.refused > 0 {
@@ -85,14 +92,14 @@ func TestAnOutdatedPartStopsTheClient(t *testing.T) {
 		c := greedy(ctx, t, &all, q, 0.6)
 		c.Divide(1, time.Now().Add(7*time.Second))
 		time.Sleep(8 * time.Second)
-		before := q.served
+		before := q.answered()
 		time.Sleep(time.Minute)
-		if got := q.served - before; got != 0 || before == 0 {
+		if got := q.answered() - before; got != 0 || before == 0 {
 			t.Errorf("%d requests before, %d after the end of the part", before, got)
 		}
 		c.Divide(3, time.Now().Add(time.Minute))
 		time.Sleep(59 * time.Second)
-		if got := q.served - before; got < 30 || got > 40 {
+		if got := q.answered() - before; got < 30 || got > 40 {
 			t.Errorf("%d requests in a minute of a third, want about 36", got)
 		}
 		cancel()
@@ -109,9 +116,9 @@ func TestMorePartsThanRequests(t *testing.T) {
 		c := greedy(ctx, t, &all, q, 0.2)
 		c.Divide(7, time.Time{}) // 3 requests: one in 15 s
 		time.Sleep(time.Minute)
-		before := q.served
+		before := q.answered()
 		time.Sleep(10 * time.Minute)
-		if got := q.served - before; got < 38 || got > 40 {
+		if got := q.answered() - before; got < 38 || got > 40 {
 			t.Errorf("%d requests in 10 minutes, want 40", got)
 		}
 		cancel()
