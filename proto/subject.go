@@ -35,6 +35,15 @@ const (
 	SubjectInternalLines = "internal.lines"
 )
 
+// SubjectFiller takes the place of sequences that UNIQUE has lost, for the moment until it is purged. It is nobody's alert.
+const SubjectFiller = "alerts.unique.filler"
+
+// Keys of the keeper's in the checkpoints bucket.
+const (
+	WatchKey = "keeper.watch" // what it last saw of the streams
+	LossKey  = "keeper.loss"  // the last loss that it noticed
+)
+
 // ConsumerDedup is the durable consumer on RAW that all dedup replicas share.
 const ConsumerDedup = "dedup"
 
@@ -149,6 +158,12 @@ func LeaseKey(s Source) string { return "lease." + s.Token() }
 
 // LedgerKey is the key of one sender process's record in an output's ledger.
 func LedgerKey(output, instance string) string { return Token(output) + "." + Token(instance) }
+
+// LedgerOf is the token of the output that a ledger record on subject belongs to.
+func LedgerOf(subject string) string {
+	token, _, _ := strings.Cut(strings.TrimPrefix(subject, BucketSubject(BucketLedgers, "")), ".")
+	return token
+}
 
 // OutputConsumer is the durable consumer of an output on UNIQUE, and the one on INTERNAL.
 func OutputConsumer(output string) string { return "output-" + Token(output) }

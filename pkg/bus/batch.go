@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -57,6 +58,8 @@ type Message struct {
 	MsgID string
 	// ExpectEmpty publishes only if the subject holds no message.
 	ExpectEmpty bool
+	// ExpectLast, if not 0, publishes only if that is the sequence of the subject's newest message.
+	ExpectLast uint64
 	// Header is copied into the message; nil for none.
 	Header nats.Header
 }
@@ -75,6 +78,8 @@ func (m Message) nats() *nats.Msg {
 	}
 	if m.ExpectEmpty {
 		h[jetstream.ExpectedLastSubjSeqHeader] = expectEmpty
+	} else if m.ExpectLast > 0 {
+		h[jetstream.ExpectedLastSubjSeqHeader] = []string{strconv.FormatUint(m.ExpectLast, 10)}
 	}
 	return &nats.Msg{Subject: m.Subject, Data: m.Data, Header: h}
 }

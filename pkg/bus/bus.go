@@ -57,6 +57,8 @@ type Bus struct {
 	user   string
 	stuck  *telemetry.Incident // publishes that are refused again and again
 	away   *telemetry.Incident // the connection that cannot be made
+	// damaged are messages that cannot be read.
+	damaged *telemetry.Incident
 
 	mu      sync.Mutex
 	watches map[*watch]struct{}
@@ -71,6 +73,7 @@ func Connect(s Settings) (*Bus, error) {
 	b := &Bus{
 		logger: s.Logger, user: s.User, closed: make(chan struct{}), watches: map[*watch]struct{}{}, refused: map[refusal]bool{},
 		stuck: telemetry.NewIncident(s.Logger, "publishing"), away: telemetry.NewIncident(s.Logger, "connecting to the bus"),
+		damaged: telemetry.NewIncident(s.Logger, "reading what the bus has stored"),
 	}
 	options := []nats.Option{
 		nats.Name(s.Name),

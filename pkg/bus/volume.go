@@ -21,6 +21,15 @@ type Volume struct {
 	// Lost counts messages that the server had acknowledged and could not read when it last recovered the stream.
 	Lost                        uint64
 	FirstSequence, LastSequence uint64
+	FirstTime, LastTime         time.Time // when these were stored; of an empty stream without meaning
+}
+
+// Gap is how many sequences between the first and the last have no message.
+func (v Volume) Gap() uint64 {
+	if v.Messages == 0 {
+		return 0
+	}
+	return v.LastSequence - v.FirstSequence + 1 - min(v.Messages, v.LastSequence-v.FirstSequence+1)
 }
 
 // Fill is the share of the limit in use, 0 where there is no limit.
@@ -60,10 +69,12 @@ func (b *Bus) Volume(ctx context.Context, stream string) (v Volume, err error) {
 			MaxBytes int64 `json:"max_bytes"`
 		} `json:"config"`
 		State struct {
-			Messages uint64 `json:"messages"`
-			Bytes    uint64 `json:"bytes"`
-			First    uint64 `json:"first_seq"`
-			Last     uint64 `json:"last_seq"`
+			Messages uint64    `json:"messages"`
+			Bytes    uint64    `json:"bytes"`
+			First    uint64    `json:"first_seq"`
+			Last     uint64    `json:"last_seq"`
+			Begin    time.Time `json:"first_ts"`
+			End      time.Time `json:"last_ts"`
 			Lost     *struct {
 				Messages []uint64 `json:"msgs"`
 			} `json:"lost"`
@@ -78,6 +89,7 @@ func (b *Bus) Volume(ctx context.Context, stream string) (v Volume, err error) {
 	v = Volume{
 		Messages: info.State.Messages, Bytes: info.State.Bytes, Limit: uint64(max(info.Config.MaxBytes, 0)),
 		FirstSequence: info.State.First, LastSequence: info.State.Last,
+		FirstTime: info.State.Begin, LastTime: info.State.End,
 	}
 	if info.State.Lost != nil {
 		v.Lost = uint64(len(info.State.Lost.Messages))

@@ -193,7 +193,7 @@ func (d *Dedup) publish(ctx context.Context, sightings []*sighting) error {
 				Data:        s.msg.Data(), // the envelope travels on unchanged
 				MsgID:       proto.UniqueMsgID(s.env.Generation, s.env.Hash),
 				ExpectEmpty: true,
-				Header:      traceOf(s.msg),
+				Header:      s.header(),
 			})
 		}
 	}
