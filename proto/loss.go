@@ -26,6 +26,8 @@ type Watched struct {
 	LastTime time.Time `json:"last_time"`
 	// Gap is how many sequences have no message, and are known to have none.
 	Gap uint64 `json:"gap"`
+	// Settled is up to where its messages may be purged.
+	Settled uint64 `json:"settled"`
 	// Holes are sequences that cannot be read, and are known.
 	Holes []Range `json:"holes,omitempty"`
 }

@@ -131,8 +131,11 @@ func RawSubject(s Source) string { return "alerts.raw." + s.Token() }
 // UniqueSubject is the subject of one first sighting. Publishing on it expects that it holds no message,
 // so that publishing again is harmless at any time.
 func UniqueSubject(s Source, generation uint64, hash string) string {
-	return "alerts.unique." + HashKey(s, generation, hash)
+	return UniqueSubjectOf(HashKey(s, generation, hash))
 }
+
+// UniqueSubjectOf is the subject in UNIQUE of the alert whose claim has that key.
+func UniqueSubjectOf(hashKey string) string { return "alerts.unique." + hashKey }
 
 // HashKey is the key of a claim in the hashes bucket.
 func HashKey(s Source, generation uint64, hash string) string {
@@ -150,8 +153,11 @@ func DeadPrefix(stage, output string) string {
 	return "alerts.dead." + Token(stage) + "." + Token(output)
 }
 
+// RecordPrefix is what the keys of all records begin with.
+const RecordPrefix = "record."
+
 // RecordKey and LeaseKey are the source's keys in the checkpoints bucket.
-func RecordKey(s Source) string { return "record." + s.Token() }
+func RecordKey(s Source) string { return RecordPrefix + s.Token() }
 
 // LeaseKey is the key of the lease that the source's one active fetcher holds.
 func LeaseKey(s Source) string { return "lease." + s.Token() }

@@ -232,6 +232,9 @@ func (b *Bus) Connected() error {
 	return fmt.Errorf("bus: %s", s)
 }
 
+// Connections counts the connections so far, this one included: while it does not change, the server was not restarted.
+func (b *Bus) Connections() uint64 { return b.conn.Stats().Reconnects + 1 }
+
 // KeyValue binds to a provisioned bucket.
 func (b *Bus) KeyValue(ctx context.Context, bucket string) (jetstream.KeyValue, error) {
 	ctx, explain := b.guard(ctx, api("STREAM.INFO."+proto.BucketStream(bucket))...)

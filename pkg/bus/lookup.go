@@ -12,8 +12,6 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/synadia-io/orbit.go/jetstreamext"
 	"github.com/synadia-io/orbit.go/natsext"
-
-	"defenderiot/proto"
 )
 
 // maxLookup is how many subjects one request names; the server answers at most 1,024.
@@ -180,13 +178,6 @@ func (b *Bus) Purge(ctx context.Context, stream, filter string) error {
 // PurgeBelow removes every message with a sequence below sequence. Doing it again changes nothing.
 func (b *Bus) PurgeBelow(ctx context.Context, stream string, sequence uint64) error {
 	return b.purge(ctx, stream, jetstream.WithPurgeSequence(sequence))
-}
-
-// ReleaseClaim removes the claim on subject in the hashes bucket, if it is still the one at sequence, so that the
-// next sighting of that alert is the first one again. Doing it again changes nothing. The caller knows that nobody
-// works on the claim's RAW message any more: otherwise the alert may be published twice.
-func (b *Bus) ReleaseClaim(ctx context.Context, subject string, sequence uint64) error {
-	return b.purge(ctx, proto.BucketStream(proto.BucketHashes), jetstream.WithPurgeSubject(subject), jetstream.WithPurgeSequence(sequence+1))
 }
 
 func (b *Bus) purge(ctx context.Context, stream string, opts ...jetstream.StreamPurgeOpt) (err error) {

@@ -3,7 +3,6 @@ package ledger
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"defenderiot/pkg/bus"
 	"defenderiot/proto"
@@ -50,7 +49,7 @@ func Align(ctx context.Context, b *bus.Bus) (passed uint64, err error) {
 	for unique.LastSequence < high {
 		fill := make([]bus.Message, min(fillBatch, high-unique.LastSequence))
 		for i := range fill {
-			fill[i] = bus.Message{Subject: proto.SubjectFiller, MsgID: fmt.Sprintf("fill/%d/%d", time.Now().UnixNano(), i)}
+			fill[i].Subject = proto.SubjectFiller
 		}
 		// What became of a batch that failed, the stream's end says.
 		tryErr := b.TryBatch(ctx, proto.StreamUnique, fill)

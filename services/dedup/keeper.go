@@ -37,6 +37,8 @@ type Keeper struct {
 	full    *telemetry.Incident
 	rawAt   time.Time
 	figures figures
+	watch   *watch
+	losses  *losses
 }
 
 // NewKeeper makes the keeper of the topology.
@@ -45,13 +47,14 @@ func NewKeeper(b *bus.Bus, t bus.Topology, logger *slog.Logger, m metric.Meter) 
 		bus: b, topology: t, logger: logger,
 		trouble: telemetry.NewIncident(logger, "purging settled messages"),
 		full:    telemetry.NewIncident(logger, "space in UNIQUE"),
+		watch:   newWatch(b), losses: &losses{bus: b, logger: logger},
 	}
 	return k, k.figures.observe(m)
 }
 
 // Run keeps until ctx ends.
 func (k *Keeper) Run(ctx context.Context) error {
-	for pause(ctx, keeperPeriod) {
+	for ok := true; ok; ok = pause(ctx, keeperPeriod) {
 		round, cancel := context.WithTimeout(ctx, time.Minute)
 		err := k.round(round)
 		cancel()
@@ -69,7 +72,12 @@ func (k *Keeper) Run(ctx context.Context) error {
 // round looks at everything once, so that its figures belong together, and purges.
 func (k *Keeper) round(ctx context.Context) error {
 	volumes := map[string]bus.Volume{}
+	connection := k.bus.Connections()
 	var errs []error
+	if connection != k.watch.connection {
+		_, err := ledger.Align(ctx, k.bus) // before it is compared
+		errs = append(errs, err)
+	}
 	for _, name := range bus.Streams() {
 		v, err := k.bus.Volume(ctx, name)
 		if err != nil {
@@ -84,10 +92,34 @@ func (k *Keeper) round(ctx context.Context) error {
 		outputs, err = k.waiting(ctx, unique.LastSequence)
 		errs = append(errs, err)
 	}
-	errs = append(errs, k.raw(ctx), k.unique(ctx))
+	errs = append(errs, k.compare(ctx, volumes, connection), k.raw(ctx), k.unique(ctx))
 	err := errors.Join(errs...)
 	k.figures.put(volumes, outputs, err == nil)
 	return err
+}
+
+// compare notices what was lost and brings it back, as far as one round can.
+func (k *Keeper) compare(ctx context.Context, volumes map[string]bus.Volume, connection uint64) error {
+	consumer, err := k.bus.Consumer(ctx, proto.StreamRaw, proto.ConsumerDedup)
+	if err != nil {
+		return err
+	}
+	floor, _, err := k.settled(ctx)
+	if err != nil {
+		return err
+	}
+	s := &sight{volumes: volumes, connection: connection, settled: map[string]uint64{
+		proto.StreamRaw: consumer.CachedInfo().AckFloor.Stream, proto.StreamUnique: floor,
+	}}
+	lost, err := k.watch.look(ctx, s)
+	if err != nil {
+		return fmt.Errorf("look for what was lost: %w", err)
+	}
+	if err := k.losses.round(ctx, k.watch, s, lost); err != nil {
+		return fmt.Errorf("bring back what was lost: %w", err)
+	}
+	k.figures.lost(k.losses.shown())
+	return k.watch.keep(ctx, s)
 }
 
 func (k *Keeper) raw(ctx context.Context) error {
@@ -102,7 +134,7 @@ func (k *Keeper) raw(ctx context.Context) error {
 	}
 	// Acknowledged means that UNIQUE, DEAD or an earlier claim has it, each of them stored before the
 	// acknowledgement; so it does not matter that the floor itself lives in memory: it is never too high.
-	floor := consumer.CachedInfo().AckFloor.Stream
+	floor := k.watch.purgeable(proto.StreamRaw, consumer.CachedInfo().AckFloor.Stream)
 	if floor < state.FirstSeq || state.Msgs == 0 {
 		return nil
 	}
