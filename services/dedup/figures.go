@@ -86,11 +86,11 @@ func (f *figures) observe(m metric.Meter) error {
 				o.ObserveFloat64(dead, float64(v.Messages))
 			}
 		}
-		o.ObserveFloat64(gone, float64(f.gone))
 		for name, age := range f.outputs {
 			o.ObserveFloat64(oldest, age.Seconds(), metric.WithAttributes(attribute.String("output", name)))
 		}
 		if !f.last.IsZero() {
+			o.ObserveFloat64(gone, float64(f.gone))
 			o.ObserveFloat64(round, float64(f.last.UnixMilli())/1000)
 		}
 		return nil

@@ -109,7 +109,7 @@ func (k *Keeper) compare(ctx context.Context, volumes map[string]bus.Volume, con
 		return err
 	}
 	s := &sight{volumes: volumes, connection: connection, settled: map[string]uint64{
-		proto.StreamRaw: consumer.CachedInfo().AckFloor.Stream, proto.StreamUnique: floor,
+		proto.StreamRaw: consumer.CachedInfo().AckFloor.Stream, proto.StreamUnique: floor, hashesStream: volumes[hashesStream].LastSequence,
 	}}
 	lost, err := k.watch.look(ctx, s)
 	if err != nil {

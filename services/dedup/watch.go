@@ -21,7 +21,7 @@ const scrubbed = 20_000
 //   - the stream's own figures: RAW and UNIQUE are purged from the front only, up to what is settled, so a gap inside
 //     or a front that has moved further is a loss, and so is an end that has gone back;
 //   - reading: what waits for longer than a round, and what waited when this process or the server began, is read
-//     through once, since the server passes over what it cannot read without a word;
+//     through once, and the claims whole, since the server passes over what it cannot read without a word;
 //   - the claims: each one's alert is in UNIQUE or on its way.
 //
 // It belongs to the keeper and is not safe for concurrent use.
@@ -74,12 +74,9 @@ func (w *watch) look(ctx context.Context, s *sight) (lost map[string]uint64, err
 			continue
 		}
 		n, err := w.compare(ctx, name, v, s)
-		errs = append(errs, err)
-		if name != hashesStream {
-			holes, err := w.scrub(ctx, name, v, s)
-			errs = append(errs, err)
-			n += holes
-		}
+		holes, scrubErr := w.scrub(ctx, name, v, s)
+		errs = append(errs, err, scrubErr)
+		n += holes
 		if n > 0 {
 			lost[name] = n
 		}
@@ -161,6 +158,9 @@ func (w *watch) scrub(ctx context.Context, name string, v bus.Volume, s *sight) 
 	at := w.scrubs[name]
 	if at == nil || s.fresh {
 		at = &scrub{next: settled + 1, start: v.LastSequence, last: v.LastSequence}
+		if name == hashesStream {
+			at.next = v.FirstSequence // all of them are asked for, again and again
+		}
 		w.scrubs[name] = at
 	}
 	at.next = max(at.next, v.FirstSequence)
