@@ -48,6 +48,8 @@ type Loss struct {
 	Version int       `json:"version"`
 	State   string    `json:"state"`
 	Noticed time.Time `json:"noticed"`
+	// Restored: the bus was restored from an older copy. What it lost thereby nobody can count.
+	Restored bool `json:"restored,omitempty"`
 	// Messages counts what each stream has lost, as far as it can be counted.
 	Messages map[string]uint64 `json:"messages"`
 	// Released counts claims that were given up; those of alerts that were not fetched again lie in the hashes bucket

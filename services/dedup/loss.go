@@ -98,6 +98,22 @@ func (l *losses) notice(ctx context.Context, lost map[string]uint64, from, relea
 	return nil
 }
 
+// Restored notes that the bus was restored from an older copy: the keeper then has everything read again, after it has
+// compared the claims with UNIQUE. It returns when that is stored. Errors are the bus's; doing it again is harmless.
+func Restored(ctx context.Context, b *bus.Bus) error {
+	l := &losses{bus: b}
+	if err := l.load(ctx); err != nil {
+		return err
+	}
+	hashes, err := b.Volume(ctx, hashesStream)
+	if err != nil {
+		return err
+	}
+	return l.put(ctx, &proto.Loss{
+		State: proto.LossReleasing, Noticed: time.Now().UTC(), Restored: true, Messages: map[string]uint64{}, From: hashes.LastSequence + 1,
+	})
+}
+
 // release gives up the claims of what is nowhere, and has everything read again.
 func (l *losses) release(ctx context.Context, w *watch) error {
 	a, err := reconcile.Audit(ctx, l.bus, l.next, w.seen.UniqueSince)
@@ -149,7 +165,11 @@ func (l *losses) read(ctx context.Context, s *sight) error {
 	if err := l.put(ctx, &next); err != nil {
 		return err
 	}
-	text := fmt.Sprintf("everything is read again after the loss of %s: %d of %d alerts whose claims were released are back", next.Noticed.Format(time.RFC3339), next.Released-min(gone, next.Released), next.Released)
+	what := "loss"
+	if next.Restored {
+		what = "restore"
+	}
+	text := fmt.Sprintf("everything is read again after the "+what+" of %s: %d of %d alerts whose claims were released are back", next.Noticed.Format(time.RFC3339), next.Released-min(gone, next.Released), next.Released)
 	if gone == 0 {
 		l.logger.Info(text)
 		return nil

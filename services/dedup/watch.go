@@ -73,8 +73,9 @@ func (w *watch) look(ctx context.Context, s *sight) (lost map[string]uint64, err
 		if !known {
 			continue
 		}
+		before := w.seen.Streams[name].Settled
 		n, err := w.compare(ctx, name, v, s)
-		holes, scrubErr := w.scrub(ctx, name, v, s)
+		holes, scrubErr := w.scrub(ctx, name, v, s, before)
 		errs = append(errs, err, scrubErr)
 		n += holes
 		if n > 0 {
@@ -152,12 +153,13 @@ func (w *watch) storedAt(ctx context.Context, name string, sequence uint64) (tim
 	return m.Time, nil
 }
 
-// scrub reads on through what waits, and returns how many messages cannot be read that were not known.
-func (w *watch) scrub(ctx context.Context, name string, v bus.Volume, s *sight) (lost uint64, err error) {
+// scrub reads on through what waits, and returns how many messages cannot be read that were not known. before is up to
+// where the stream was settled when it was last seen: what was settled since a start may have been passed over.
+func (w *watch) scrub(ctx context.Context, name string, v bus.Volume, s *sight, before uint64) (lost uint64, err error) {
 	settled := s.settled[name]
 	at := w.scrubs[name]
 	if at == nil || s.fresh {
-		at = &scrub{next: settled + 1, start: v.LastSequence, last: v.LastSequence}
+		at = &scrub{next: min(before, settled) + 1, start: v.LastSequence, last: v.LastSequence}
 		if name == hashesStream {
 			at.next = v.FirstSequence // all of them are asked for, again and again
 		}

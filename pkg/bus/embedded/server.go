@@ -63,6 +63,7 @@ type Server struct {
 	dir     string
 	conn    bus.Connection
 	tokens  map[string]string // of the users with a part only
+	copied  bool
 	once    sync.Once
 	stopped chan struct{}
 }
@@ -101,6 +102,9 @@ func Start(s Settings) (*Server, error) {
 		return nil, err
 	}
 	srv.lock = lock
+	if srv.copied, err = copied(s.Dir); err != nil {
+		s.Logger.Warn("nobody can tell whether the state folder is a restored copy", "error", err)
+	}
 	if err := srv.conn.Write(s.Dir); err != nil {
 		_ = srv.Shutdown(context.Background()) // nothing runs on it yet
 		return nil, err

@@ -45,7 +45,7 @@ func TestDamagedDisk(t *testing.T) {
 			t.Parallel()
 			var edits []string
 			if tt.small {
-				edits = []string{"globals:", "bus:\n  limits: {unique: 2MB}\n  retention: {unique: 5s}\nglobals:"}
+				edits = []string{"globals:", "bus:\n  limits: {unique: 2MB}\nglobals:"}
 			}
 			w := newWorld(t, simulator.Options{Backfill: 300}, edits...)
 			p := w.run()
@@ -69,6 +69,7 @@ func TestDamagedDisk(t *testing.T) {
 				p.stop()
 			}
 			tt.damage(t, w.block(tt.stream))
+			w.configure() // with room in UNIQUE again
 
 			begun := time.Now()
 			p = w.run()
