@@ -17,6 +17,7 @@ import (
 	"defenderiot/pkg/config"
 	"defenderiot/pkg/ledger"
 	"defenderiot/proto"
+	"defenderiot/services/dedup"
 	"defenderiot/services/fetcher"
 )
 
@@ -33,6 +34,8 @@ type Status struct {
 	Outputs    map[string]*OutputStatus `json:"outputs"`
 	// DeadLetters counts what waits for a decision.
 	DeadLetters uint64 `json:"dead_letters"`
+	// Loss is what the bus has lost last, or was restored from; absent if nothing ever.
+	Loss *proto.Loss `json:"loss,omitempty"`
 }
 
 // SourceStatus is the record of one source.
@@ -117,7 +120,9 @@ func ReadStatus(ctx context.Context, b *bus.Bus, c *config.Config) (*Status, err
 	if err := errors.Join(s.readSources(ctx, b, c), s.readEvents(ctx, b), s.readOutputs(ctx, b, c)); err != nil {
 		return nil, err
 	}
-	return s, nil
+	var err error
+	s.Loss, _, err = dedup.ReadLoss(ctx, b)
+	return s, err
 }
 
 func (s *Status) readSources(ctx context.Context, b *bus.Bus, c *config.Config) error {
@@ -220,6 +225,13 @@ func (a *app) print(s *Status) error {
 			name, o.Confirmed, o.Pending, o.Unconfirmed, o.Resent, o.Proof)
 	}
 	fmt.Fprintf(w, "dead letters\t%d\n", s.DeadLetters)
+	if l := s.Loss; l != nil {
+		what := "lost"
+		if l.Restored {
+			what = "restored"
+		}
+		fmt.Fprintf(w, "%s\t%s: %s\treleased %d, no longer in Azure %d\n", what, l.Noticed.Format(time.RFC3339), l.State, l.Released, l.Gone)
+	}
 	return w.Flush()
 }
 
