@@ -175,8 +175,30 @@ func (b *Bus) Purge(ctx context.Context, stream, filter string) error {
 	return b.purge(ctx, stream, jetstream.WithPurgeSubject(filter))
 }
 
-// PurgeBelow removes every message with a sequence below sequence. Doing it again changes nothing.
+// purgeSteps bounds how far PurgeBelow looks for a message that can be read.
+const purgeSteps = 100
+
+// PurgeBelow removes every message with a sequence below sequence. Doing it again changes nothing. Where the message at
+// sequence cannot be read, it stops some sequences before that, or does nothing: the server never answers again when what
+// it keeps begins with one (nats-server v2.15.2, filestore.go: compactLocked panics under its lock).
 func (b *Bus) PurgeBelow(ctx context.Context, stream string, sequence uint64) error {
+	s, err := b.Stream(ctx, stream)
+	if err != nil {
+		return err
+	}
+	state := s.CachedInfo().State
+	for step := 0; sequence <= state.LastSeq; sequence-- {
+		_, err := s.GetMsg(ctx, sequence)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, jetstream.ErrMsgNotFound) {
+			return fmt.Errorf("read %s at sequence %d: %w", stream, sequence, err)
+		}
+		if step++; step > purgeSteps || sequence <= state.FirstSeq {
+			return nil
+		}
+	}
 	return b.purge(ctx, stream, jetstream.WithPurgeSequence(sequence))
 }
 

@@ -134,7 +134,7 @@ func (k *Keeper) raw(ctx context.Context) error {
 	}
 	// Acknowledged means that UNIQUE, DEAD or an earlier claim has it, each of them stored before the
 	// acknowledgement; so it does not matter that the floor itself lives in memory: it is never too high.
-	floor := min(k.watch.purgeable(proto.StreamRaw, consumer.CachedInfo().AckFloor.Stream), lastKept(state.LastSeq)-1)
+	floor := k.watch.purgeable(proto.StreamRaw, consumer.CachedInfo().AckFloor.Stream)
 	if floor < state.FirstSeq || state.Msgs == 0 {
 		return nil
 	}
@@ -145,11 +145,6 @@ func (k *Keeper) raw(ctx context.Context) error {
 	k.rawAt = time.Now()
 	return k.bus.PurgeBelow(ctx, proto.StreamRaw, floor+1)
 }
-
-// lastKept is the sequence from which on nothing is purged: a stream's last message stays. The server counts a message
-// that it cannot read as there when it purges what is around it, and one that holds nothing but such a count never
-// answers again (nats-server v2.15.2, filestore.go, compactLocked).
-func lastKept(last uint64) uint64 { return max(last, 1) }
 
 func (k *Keeper) unique(ctx context.Context) error {
 	floor, slowest, err := k.settled(ctx)
@@ -174,7 +169,7 @@ func (k *Keeper) unique(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	below := min(young, floor+1, lastKept(state.LastSeq))
+	below := min(young, floor+1)
 	if below <= state.FirstSeq || state.Msgs == 0 {
 		return nil
 	}

@@ -89,5 +89,5 @@ func TestKeeperLeavesWhatAJobStillNeeds(t *testing.T) {
 	if _, err := replay.Cancel(ctx, b, "a"); err != nil {
 		t.Fatal(err)
 	}
-	first(20, `output "devo_1"`)
+	first(21, `output "devo_1"`)
 }
