@@ -83,6 +83,8 @@ func dedupSubjects() []string {
 		read(proto.StreamRaw), read(proto.StreamDead), read(proto.BucketStream(proto.BucketCheckpoints)),
 		[]string{proto.BucketSubject(proto.BucketCheckpoints, proto.WatchKey), proto.BucketSubject(proto.BucketCheckpoints, proto.LossKey),
 			proto.BucketSubject(proto.BucketCheckpoints, proto.RecordPrefix+">")},
+		// The keeper: acknowledge what cannot be read, at the outputs' consumers.
+		[]string{"$JS.ACK." + proto.StreamUnique + ".>"},
 		// The keeper: what is confirmed at every output, what jobs still need, and how old it is.
 		read(proto.BucketStream(proto.BucketLedgers)), read(proto.BucketStream(proto.BucketJobs)), read(proto.StreamUnique),
 		api("CONSUMER.NAMES."+proto.StreamUnique),

@@ -98,7 +98,7 @@ func TestWhoMayDoWhat(t *testing.T) {
 		api("CONSUMER.MSG.NEXT.INTERNAL.output-devo_1"):                {sender, collector},
 		"$JS.ACK.RAW.dedup.1.1.1.1.0":                                  {dedup, collector},
 		"$JS.ACK._.hash.RAW.dedup.1.1.1.1.0":                           {dedup, collector},
-		"$JS.ACK.UNIQUE.output-devo_1.1.1.1.1.0":                       {sender, collector},
+		"$JS.ACK.UNIQUE.output-devo_1.1.1.1.1.0":                       {dedup, sender, collector},
 		"$JS.ACK._.hash.UNIQUE.output-devo_1.1.1.1.1.0":                {sender, collector},
 		api("DIRECT.GET.RAW"):                                          {dedup, collector, operator},
 		api("DIRECT.GET.DEAD"):                                         {dedup, collector, operator},

@@ -119,7 +119,28 @@ func (k *Keeper) compare(ctx context.Context, volumes map[string]bus.Volume, con
 		return fmt.Errorf("bring back what was lost: %w", err)
 	}
 	k.figures.lost(k.losses.shown())
-	return k.watch.keep(ctx, s)
+	outputs, err := k.outputConsumers(ctx)
+	if err != nil {
+		return err
+	}
+	return errors.Join(k.watch.keep(ctx, s),
+		k.watch.giveUp(ctx, proto.StreamRaw, s.settled[proto.StreamRaw], []string{proto.ConsumerDedup}),
+		k.watch.giveUp(ctx, proto.StreamUnique, s.settled[proto.StreamUnique], outputs))
+}
+
+// outputConsumers are the consumers of the outputs on UNIQUE.
+func (k *Keeper) outputConsumers(ctx context.Context) (consumers []string, err error) {
+	stream, err := k.bus.Stream(ctx, proto.StreamUnique)
+	if err != nil {
+		return nil, err
+	}
+	names := stream.ConsumerNames(ctx)
+	for name := range names.Name() {
+		if _, ours := proto.OutputOfConsumer(name); ours {
+			consumers = append(consumers, name)
+		}
+	}
+	return consumers, names.Err()
 }
 
 func (k *Keeper) raw(ctx context.Context) error {

@@ -215,6 +215,23 @@ func (w *watch) scrub(ctx context.Context, name string, v bus.Volume, s *sight, 
 // maxHoles bounds what is kept of messages that cannot be read; more of them are noticed again after a restart.
 const maxHoles = 1000
 
+// giveUp acknowledges what cannot be read in the place of who would have got it: the server tries to deliver such a
+// message again for ever, and everything behind it would never count as settled.
+func (w *watch) giveUp(ctx context.Context, name string, settled uint64, consumers []string) error {
+	for _, r := range w.seen.Streams[name].Holes {
+		for sequence := max(r.First, settled+1); sequence <= r.Last; sequence++ {
+			for _, consumer := range consumers {
+				// nats-server, consumer.go, ackReplyInfo: deliveries, sequence, delivery's sequence, time, pending. What
+				// counts is the sequence.
+				if err := w.bus.Conn().Publish(fmt.Sprintf("$JS.ACK.%s.%s.1.%d.1.0.0", name, consumer, sequence), []byte("+TERM")); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return ctx.Err()
+}
+
 // purgeable is up to where a stream may be purged: what waited at the start is read through first.
 func (w *watch) purgeable(name string, floor uint64) uint64 {
 	at := w.scrubs[name]

@@ -61,9 +61,7 @@ func TestDamagedDisk(t *testing.T) {
 				return *s.Events.Unique >= 3300
 			})
 			if tt.killed {
-				if tt.stream != "UNIQUE" {
-					time.Sleep(keeperRound) // what it has not seen, it does not miss; of UNIQUE the claims tell
-				}
+				time.Sleep(keeperRound) // what it has not seen, and nobody claimed, it does not miss
 				w.kill(p)
 			} else {
 				p.stop()
