@@ -68,7 +68,7 @@ e2e:
 	@cat bin/faults.txt
 
 ## fault: the fault tests among them
-FAULTS := Clock|Killed|Stopped|Paused|Standby|Endpoint|Azure|Setup|Tokens|OddRows|Separate|Soak|FullDisk|ReadOnlyDisk|StorageLimit|Permission
+FAULTS := Damaged|Clock|Killed|Stopped|Paused|Standby|Endpoint|Azure|Setup|Tokens|OddRows|Separate|Soak|FullDisk|ReadOnlyDisk|StorageLimit|Permission
 fault:
 	@mkdir -p bin
 	@$(E2E) -timeout 15m -run '^Test.*($(FAULTS))'

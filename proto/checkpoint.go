@@ -126,22 +126,44 @@ type Claim struct {
 	RawSequence uint64
 	// Silent: nothing is published under it, because the alert was sent before. The text ends in an s then.
 	Silent bool
+	// Released: what the sequence had was lost, so the next sighting of the alert takes the claim over. The text ends in an r.
+	Released bool
+	// Again: taken over from a released claim, so the alert may have been sent before. The text ends in an a.
+	Again bool
 }
 
 // Encode returns the claim's text.
 func (c Claim) Encode() []byte {
-	if c.Silent {
-		return fmt.Appendf(nil, "%ds", c.RawSequence)
+	text := strconv.AppendUint(nil, c.RawSequence, 10)
+	switch {
+	case c.Silent:
+		return append(text, 's')
+	case c.Released:
+		return append(text, 'r')
+	case c.Again:
+		return append(text, 'a')
 	}
-	return fmt.Appendf(nil, "%d", c.RawSequence)
+	return text
 }
 
 // DecodeClaim reads a claim; an unreadable one is an error, which the caller must not take for "known".
 func DecodeClaim(data []byte) (Claim, error) {
-	text, silent := strings.CutSuffix(string(data), "s")
-	sequence, err := strconv.ParseUint(text, 10, 64)
-	if err != nil {
+	text := strings.TrimRight(string(data), "sra")
+	c := Claim{}
+	switch string(data[len(text):]) {
+	case "":
+	case "s":
+		c.Silent = true
+	case "r":
+		c.Released = true
+	case "a":
+		c.Again = true
+	default:
 		return Claim{}, fmt.Errorf("claim %.40q: %w", data, ErrMalformed)
 	}
-	return Claim{RawSequence: sequence, Silent: silent}, nil
+	var err error
+	if c.RawSequence, err = strconv.ParseUint(text, 10, 64); err != nil {
+		return Claim{}, fmt.Errorf("claim %.40q: %w", data, ErrMalformed)
+	}
+	return c, nil
 }

@@ -16,6 +16,10 @@ const (
 // A claim that names that one is the message's own.
 const HeaderRawSequence = "Raw-Sequence"
 
+// HeaderAgain is on a message of UNIQUE whose alert may have been sent before, from a message that was lost. Its
+// value says nothing.
+const HeaderAgain = "Alert-Again"
+
 // RawMsgID names one publication of one row: the same page published again after an unknown outcome is
 // recognised, another pull of the same row is not (that is dedup's work). It ends in the row's hash, so that the row
 // can be claimed without its envelope being read; see [RawClaimKey].

@@ -37,6 +37,15 @@ const (
 	SubjectInternalLines = "internal.lines"
 )
 
+// SubjectFiller takes the place of sequences that UNIQUE has lost, for the moment until it is purged. It is nobody's alert.
+const SubjectFiller = "alerts.unique.filler"
+
+// Keys of the keeper's in the checkpoints bucket.
+const (
+	WatchKey = "keeper.watch" // what it last saw of the streams
+	LossKey  = "keeper.loss"  // the last loss that it noticed
+)
+
 // ConsumerDedup is the durable consumer on RAW that all dedup replicas share.
 const ConsumerDedup = "dedup"
 
@@ -124,8 +133,11 @@ func RawSubject(s Source) string { return "alerts.raw." + s.Token() }
 // UniqueSubject is the subject of one first sighting. Publishing on it expects that it holds no message,
 // so that publishing again is harmless at any time.
 func UniqueSubject(s Source, generation uint64, hash string) string {
-	return "alerts.unique." + HashKey(s, generation, hash)
+	return UniqueSubjectOf(HashKey(s, generation, hash))
 }
+
+// UniqueSubjectOf is the subject in UNIQUE of the alert whose claim has that key.
+func UniqueSubjectOf(hashKey string) string { return "alerts.unique." + hashKey }
 
 // HashKey is the key of a claim in the hashes bucket.
 func HashKey(s Source, generation uint64, hash string) string {
@@ -143,8 +155,11 @@ func DeadPrefix(stage, output string) string {
 	return "alerts.dead." + Token(stage) + "." + Token(output)
 }
 
+// RecordPrefix is what the keys of all records begin with.
+const RecordPrefix = "record."
+
 // RecordKey and LeaseKey are the source's keys in the checkpoints bucket.
-func RecordKey(s Source) string { return "record." + s.Token() }
+func RecordKey(s Source) string { return RecordPrefix + s.Token() }
 
 // LeaseKey is the key of the lease that the source's one active fetcher holds.
 func LeaseKey(s Source) string { return "lease." + s.Token() }
@@ -154,6 +169,12 @@ const LeaseKeys = "lease.>"
 
 // LedgerKey is the key of one sender process's record in an output's ledger.
 func LedgerKey(output, instance string) string { return Token(output) + "." + Token(instance) }
+
+// LedgerOf is the token of the output that a ledger record on subject belongs to.
+func LedgerOf(subject string) string {
+	token, _, _ := strings.Cut(strings.TrimPrefix(subject, BucketSubject(BucketLedgers, "")), ".")
+	return token
+}
 
 // OutputConsumer is the durable consumer of an output on UNIQUE, and the one on INTERNAL.
 func OutputConsumer(output string) string { return "output-" + Token(output) }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -60,6 +61,8 @@ type Message struct {
 	MsgID string
 	// ExpectEmpty publishes only if the subject holds no message.
 	ExpectEmpty bool
+	// ExpectLast, if not 0, publishes only if that is the sequence of the subject's newest message.
+	ExpectLast uint64
 	// Header is copied into the message; nil for none.
 	Header nats.Header
 }
@@ -78,6 +81,8 @@ func (m Message) nats() *nats.Msg {
 	}
 	if m.ExpectEmpty {
 		h[jetstream.ExpectedLastSubjSeqHeader] = expectEmpty
+	} else if m.ExpectLast > 0 {
+		h[jetstream.ExpectedLastSubjSeqHeader] = []string{strconv.FormatUint(m.ExpectLast, 10)}
 	}
 	return &nats.Msg{Subject: m.Subject, Data: m.Data, Header: h}
 }
@@ -90,9 +95,18 @@ func (m Message) nats() *nats.Msg {
 // are unknown (time-out, lost connection) are tried again until ctx ends. Errors: [ErrFull], [ErrTooLarge],
 // [ErrRefused] or ctx's error; then any part of msgs may be stored. Safe for concurrent use.
 func (b *Bus) PublishBatch(ctx context.Context, stream string, msgs []Message) error {
+	return b.PublishBatchWhile(ctx, stream, msgs, func() bool { return true })
+}
+
+// ErrStopped: the caller no longer wanted a publish to be tried again. Any part may be stored.
+var ErrStopped = errors.New("the publish is not tried again")
+
+// PublishBatchWhile is [Bus.PublishBatch], but makes each try only while still returns true; else its error is
+// [ErrStopped].
+func (b *Bus) PublishBatchWhile(ctx context.Context, stream string, msgs []Message, still func() bool) error {
 	for len(msgs) > 0 {
 		n := batchLength(msgs)
-		if err := b.storeAll(ctx, stream, msgs[:n]); err != nil {
+		if err := b.storeAll(ctx, stream, msgs[:n], still); err != nil {
 			return fmt.Errorf("publish %d messages to %s: %w", n, stream, err)
 		}
 		msgs = msgs[n:]
@@ -115,10 +129,13 @@ func batchLength(msgs []Message) int {
 // stuckAfter is how long a publish is tried again before that is worth a line in the log.
 const stuckAfter = 10 * time.Second
 
-func (b *Bus) storeAll(ctx context.Context, stream string, msgs []Message) error {
+func (b *Bus) storeAll(ctx context.Context, stream string, msgs []Message, still func() bool) error {
 	atomic := len(msgs) >= minAtomic
 	began := time.Now()
 	_, err := backoff.Retry(ctx, func() (struct{}, error) {
+		if !still() {
+			return struct{}{}, backoff.Permanent(ErrStopped)
+		}
 		var err error
 		if atomic {
 			err = b.TryBatch(ctx, stream, msgs)
@@ -128,7 +145,7 @@ func (b *Bus) storeAll(ctx context.Context, stream string, msgs []Message) error
 				atomic = false
 			}
 		}
-		if !atomic {
+		if !atomic && still() {
 			err = b.storeEach(ctx, stream, msgs)
 		}
 		if errors.Is(err, ErrFull) || errors.Is(err, ErrTooLarge) || errors.Is(err, ErrRefused) {

@@ -61,6 +61,8 @@ type Bus struct {
 	cert   string
 	stuck  *telemetry.Incident // publishes that are refused again and again
 	away   *telemetry.Incident // the connection that cannot be made
+	// damaged are messages that cannot be read.
+	damaged *telemetry.Incident
 
 	mu      sync.Mutex
 	watches map[*watch]struct{}
@@ -77,6 +79,7 @@ func Connect(s Settings) (*Bus, error) {
 	b := &Bus{
 		logger: s.Logger, user: s.User, ca: s.CA, cert: s.Cert, closed: make(chan struct{}), watches: map[*watch]struct{}{}, refused: map[refusal]bool{}, withheld: map[string]error{},
 		stuck: telemetry.NewIncident(s.Logger, "publishing"), away: telemetry.NewIncident(s.Logger, "connecting to the bus"),
+		damaged: telemetry.NewIncident(s.Logger, "reading what the bus has stored"),
 	}
 	options := []nats.Option{
 		nats.Name(s.Name),
@@ -255,6 +258,9 @@ func (b *Bus) Connected() error {
 	}
 	return fmt.Errorf("bus: %s", s)
 }
+
+// Connections counts the connections so far, this one included: while it does not change, the server was not restarted.
+func (b *Bus) Connections() uint64 { return b.conn.Stats().Reconnects + 1 }
 
 // KeyValue binds to a provisioned bucket.
 func (b *Bus) KeyValue(ctx context.Context, bucket string) (jetstream.KeyValue, error) {

@@ -2,14 +2,16 @@ package bus
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/synadia-io/orbit.go/jetstreamext"
-
-	"defenderiot/proto"
+	"github.com/synadia-io/orbit.go/natsext"
 )
 
 // maxLookup is how many subjects one request names; the server answers at most 1,024.
@@ -23,14 +25,15 @@ type Stored struct {
 }
 
 // Lookup returns the newest message on each of the subjects that has one; a subject may hold wildcards. It
-// is one request for each 1,000 subjects. On a replicated stream any replica may answer, so what is missing here may
-// exist: a look-up saves work, it never decides. Values should be small: an answer is bounded by the
-// server's pending limit of 64 MiB. Safe for concurrent use.
+// is one request for each 1,000 subjects, as long as nothing is damaged and the answer fits into 64 MiB; else it asks
+// for halves. On a replicated stream any replica may answer, so what is missing here may exist: a look-up saves work,
+// it never decides. A message that the server cannot read counts as not there, and is reported in the log; with a
+// wildcard, where nobody could say what is left out, it is [ErrDamaged]. Safe for concurrent use.
 func (b *Bus) Lookup(ctx context.Context, stream string, subjects []string) (map[string]Stored, error) {
 	found := make(map[string]Stored)
 	for len(subjects) > 0 {
 		n := min(maxLookup, len(subjects))
-		if err := b.lookup(ctx, stream, subjects[:n], found); err != nil {
+		if err := b.lookupParts(ctx, stream, subjects[:n], found); err != nil {
 			return nil, fmt.Errorf("look up %d subjects in %s: %w", n, stream, err)
 		}
 		subjects = subjects[n:]
@@ -38,30 +41,79 @@ func (b *Bus) Lookup(ctx context.Context, stream string, subjects []string) (map
 	return found, nil
 }
 
-func (b *Bus) lookup(ctx context.Context, stream string, subjects []string, found map[string]Stored) (err error) {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
-	ctx, explain := b.guard(ctx, api("DIRECT.GET."+stream)...)
-	defer func() { err = explain(err) }()
-	messages, err := jetstreamext.GetLastMsgsFor(ctx, b.js, stream, subjects)
-	if err != nil {
+// ErrDamaged: the server has a message that it cannot read.
+var ErrDamaged = errors.New("a stored message cannot be read")
+
+// lookupParts asks for subjects, and for halves of them where the answer breaks off.
+func (b *Bus) lookupParts(ctx context.Context, stream string, subjects []string, found map[string]Stored) error {
+	whole, err := b.lookup(ctx, stream, subjects, found)
+	if err != nil || whole {
 		return err
 	}
-	first := true // "no messages" behind a message is no answer but a fault
-	for m, err := range messages {
-		if errors.Is(err, jetstreamext.ErrNoMessages) && first {
-			return nil
+	if len(subjects) == 1 {
+		if strings.ContainsAny(subjects[0], "*>") {
+			return fmt.Errorf("%w: %s", ErrDamaged, subjects[0])
 		}
-		first = false
-		if err != nil {
-			return err
-		}
-		if op := m.Header.Get("KV-Operation"); op == "DEL" || op == "PURGE" {
-			continue
-		}
-		found[m.Subject] = Stored{Sequence: m.Sequence, Time: m.Time, Data: m.Data}
+		b.damaged.Report(fmt.Errorf("%w: the one on %s; it counts as not there", ErrDamaged, subjects[0]))
+		return nil
 	}
-	return ctx.Err()
+	half := len(subjects) / 2
+	if err := b.lookupParts(ctx, stream, subjects[:half], found); err != nil {
+		return err
+	}
+	return b.lookupParts(ctx, stream, subjects[half:], found)
+}
+
+// What ends the answer to a look-up (nats-server, stream.go, getDirectMulti). Message Not Found stands for one that
+// cannot be read: a subject without messages is only left out.
+const (
+	noContent, notFound = "204", "404"
+	noResults           = "No Results"
+	numPending          = "Nats-Num-Pending"
+)
+
+// lookup makes one request. whole is false when the answer broke off, by a damaged message or by its size.
+func (b *Bus) lookup(ctx context.Context, stream string, subjects []string, found map[string]Stored) (whole bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	subject := api("DIRECT.GET." + stream)[0]
+	ctx, explain := b.guard(ctx, subject)
+	defer func() { err = explain(err) }()
+	request, err := json.Marshal(map[string][]string{"multi_last": subjects})
+	if err != nil {
+		return false, err
+	}
+	answers, err := natsext.RequestMany(ctx, b.conn, subject, request)
+	if err != nil {
+		return false, err
+	}
+	for m, err := range answers {
+		if err != nil {
+			return false, err
+		}
+		switch status := m.Header.Get("Status"); {
+		case status == noContent:
+			return m.Header.Get(numPending) == "0", nil
+		case status == notFound:
+			return m.Header.Get("Description") == noResults, nil
+		case status != "":
+			return false, fmt.Errorf("%s %s", status, m.Header.Get("Description"))
+		}
+		s := Stored{Data: m.Data}
+		if s.Sequence, err = strconv.ParseUint(m.Header.Get(jetstream.SequenceHeader), 10, 64); err != nil {
+			return false, fmt.Errorf("an answer without a sequence: %w", err)
+		}
+		if s.Time, err = time.Parse(time.RFC3339Nano, m.Header.Get(jetstream.TimeStampHeaer)); err != nil {
+			return false, fmt.Errorf("an answer without a time: %w", err)
+		}
+		if op := m.Header.Get("KV-Operation"); op != "DEL" && op != "PURGE" {
+			found[m.Header.Get(jetstream.SubjectHeader)] = s
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return false, err
+	}
+	return false, errors.New("the answer has no end")
 }
 
 // SequenceAt returns the first sequence of stream that was stored at or after at; where there is none it
@@ -123,16 +175,31 @@ func (b *Bus) Purge(ctx context.Context, stream, filter string) error {
 	return b.purge(ctx, stream, jetstream.WithPurgeSubject(filter))
 }
 
-// PurgeBelow removes every message with a sequence below sequence. Doing it again changes nothing.
-func (b *Bus) PurgeBelow(ctx context.Context, stream string, sequence uint64) error {
-	return b.purge(ctx, stream, jetstream.WithPurgeSequence(sequence))
-}
+// purgeSteps bounds how far PurgeBelow looks for a message that can be read.
+const purgeSteps = 100
 
-// ReleaseClaim removes the claim on subject in the hashes bucket, if it is still the one at sequence, so that the
-// next sighting of that alert is the first one again. Doing it again changes nothing. The caller knows that nobody
-// works on the claim's RAW message any more: otherwise the alert may be published twice.
-func (b *Bus) ReleaseClaim(ctx context.Context, subject string, sequence uint64) error {
-	return b.purge(ctx, proto.BucketStream(proto.BucketHashes), jetstream.WithPurgeSubject(subject), jetstream.WithPurgeSequence(sequence+1))
+// PurgeBelow removes every message with a sequence below sequence. Doing it again changes nothing. Where the message at
+// sequence cannot be read, it stops some sequences before that, or does nothing: the server never answers again when what
+// it keeps begins with one (nats-server v2.15.2, filestore.go: compactLocked panics under its lock).
+func (b *Bus) PurgeBelow(ctx context.Context, stream string, sequence uint64) error {
+	s, err := b.Stream(ctx, stream)
+	if err != nil {
+		return err
+	}
+	state := s.CachedInfo().State
+	for step := 0; sequence <= state.LastSeq; sequence-- {
+		_, err := s.GetMsg(ctx, sequence)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, jetstream.ErrMsgNotFound) {
+			return fmt.Errorf("read %s at sequence %d: %w", stream, sequence, err)
+		}
+		if step++; step > purgeSteps || sequence <= state.FirstSeq {
+			return nil
+		}
+	}
+	return b.purge(ctx, stream, jetstream.WithPurgeSequence(sequence))
 }
 
 func (b *Bus) purge(ctx context.Context, stream string, opts ...jetstream.StreamPurgeOpt) (err error) {

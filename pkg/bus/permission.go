@@ -79,6 +79,12 @@ func dedupSubjects() []string {
 		take(proto.StreamRaw, proto.ConsumerDedup),
 		[]string{proto.SubjectsUnique, deadOf(proto.StageDedup)},
 		writeBucket(proto.BucketHashes), read(proto.BucketStream(proto.BucketHashes)),
+		// The keeper: what was lost of RAW and UNIQUE, what it has seen and noticed, and the positions, which it moves back.
+		read(proto.StreamRaw), read(proto.StreamDead), read(proto.BucketStream(proto.BucketCheckpoints)),
+		[]string{proto.BucketSubject(proto.BucketCheckpoints, proto.WatchKey), proto.BucketSubject(proto.BucketCheckpoints, proto.LossKey),
+			proto.BucketSubject(proto.BucketCheckpoints, proto.RecordPrefix+">")},
+		// The keeper: acknowledge what cannot be read, at the outputs' consumers.
+		[]string{"$JS.ACK." + proto.StreamUnique + ".>"},
 		// The keeper: what is confirmed at every output, what jobs still need, and how old it is.
 		read(proto.BucketStream(proto.BucketLedgers)), read(proto.BucketStream(proto.BucketJobs)), read(proto.StreamUnique),
 		api("CONSUMER.NAMES."+proto.StreamUnique),
@@ -109,7 +115,7 @@ func operatorSubjects() []string {
 		// dead: letters go back into RAW, or are dropped
 		[]string{proto.SubjectsRaw}, api("STREAM.MSG.DELETE."+proto.StreamDead), purge(proto.StreamDead),
 		// reconcile --repair: claims of what is lost are released, so that the fetcher brings it again
-		purge(proto.BucketStream(proto.BucketHashes)),
+		writeBucket(proto.BucketHashes),
 		// replay, and dead letters of the sender: a job, its ledger and its consumer
 		writeBucket(proto.BucketJobs), purge(jobs), revisions(proto.BucketJobs),
 		writeBucket(proto.BucketLedgers), purge(proto.BucketStream(proto.BucketLedgers)),

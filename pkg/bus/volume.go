@@ -8,7 +8,10 @@ import (
 	"slices"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/synadia-io/orbit.go/jetstreamext"
+
+	"defenderiot/proto"
 )
 
 // Volume is what a stream, or a bucket's stream, holds.
@@ -17,10 +20,17 @@ type Volume struct {
 	Bytes    uint64
 	// Limit is the most bytes that the server stores in it; 0 for none. It is the server's word: a changed
 	// configuration counts from the next provisioning on.
-	Limit uint64
-	// Lost counts messages that the server had acknowledged and could not read when it last recovered the stream.
-	Lost                        uint64
+	Limit                       uint64
 	FirstSequence, LastSequence uint64
+	FirstTime, LastTime         time.Time // when these were stored; of an empty stream without meaning
+}
+
+// Gap is how many sequences between the first and the last have no message.
+func (v Volume) Gap() uint64 {
+	if v.Messages == 0 {
+		return 0
+	}
+	return v.LastSequence - v.FirstSequence + 1 - min(v.Messages, v.LastSequence-v.FirstSequence+1)
 }
 
 // Fill is the share of the limit in use, 0 where there is no limit.
@@ -39,7 +49,7 @@ func Streams() []string {
 	return names
 }
 
-// Volume asks what a stream holds. The client's own answer leaves out what was lost, so the request is made here. An
+// Volume asks what a stream holds. An
 // error means that nothing is known; asking again is harmless. Safe for concurrent use.
 func (b *Bus) Volume(ctx context.Context, stream string) (v Volume, err error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
@@ -60,13 +70,12 @@ func (b *Bus) Volume(ctx context.Context, stream string) (v Volume, err error) {
 			MaxBytes int64 `json:"max_bytes"`
 		} `json:"config"`
 		State struct {
-			Messages uint64 `json:"messages"`
-			Bytes    uint64 `json:"bytes"`
-			First    uint64 `json:"first_seq"`
-			Last     uint64 `json:"last_seq"`
-			Lost     *struct {
-				Messages []uint64 `json:"msgs"`
-			} `json:"lost"`
+			Messages uint64    `json:"messages"`
+			Bytes    uint64    `json:"bytes"`
+			First    uint64    `json:"first_seq"`
+			Last     uint64    `json:"last_seq"`
+			Begin    time.Time `json:"first_ts"`
+			End      time.Time `json:"last_ts"`
 		} `json:"state"`
 	}
 	if err := json.Unmarshal(answer.Data, &info); err != nil {
@@ -78,11 +87,23 @@ func (b *Bus) Volume(ctx context.Context, stream string) (v Volume, err error) {
 	v = Volume{
 		Messages: info.State.Messages, Bytes: info.State.Bytes, Limit: uint64(max(info.Config.MaxBytes, 0)),
 		FirstSequence: info.State.First, LastSequence: info.State.Last,
-	}
-	if info.State.Lost != nil {
-		v.Lost = uint64(len(info.State.Lost.Messages))
+		FirstTime: info.State.Begin, LastTime: info.State.End,
 	}
 	return v, nil
+}
+
+// Deleted are the sequences between a stream's first and last that have no message. One that cannot be read is not
+// among them: the server does not know. Safe for concurrent use.
+func (b *Bus) Deleted(ctx context.Context, stream string) (proto.Sequences, error) {
+	s, err := b.Stream(ctx, stream)
+	if err != nil {
+		return proto.Sequences{}, err
+	}
+	info, err := s.Info(ctx, jetstream.WithDeletedDetails(true))
+	if err != nil {
+		return proto.Sequences{}, fmt.Errorf("state of stream %s: %w", stream, err)
+	}
+	return proto.SequencesOf(info.State.Deleted...), nil
 }
 
 // StoredAt is when the message with that sequence was stored, by the server's clock; of one that is gone, when the next

@@ -80,8 +80,9 @@ func Open(b *bus.Bus, output, instance string) *Ledger {
 
 // Begin stores that seqs are about to be written, then judges them against every process's record. Only
 // after it returned nil may the caller write what the verdict does not exclude. An error means that
-// nothing may be written; the deliveries go back. It tries for as long as ctx lasts.
-func (l *Ledger) Begin(ctx context.Context, seqs []uint64) (Verdict, error) {
+// nothing may be written; the deliveries go back. It tries for as long as ctx lasts. doubtful are those of seqs whose
+// alerts may have been sent from a message that was lost: what of them is not confirmed counts as resent.
+func (l *Ledger) Begin(ctx context.Context, seqs []uint64, doubtful ...uint64) (Verdict, error) {
 	var again, settled proto.Sequences // what this process itself had written, or settled, before
 	revision, err := l.commit(ctx, func(own *proto.Ledger) {
 		for _, s := range seqs {
@@ -116,6 +117,11 @@ func (l *Ledger) Begin(ctx context.Context, seqs []uint64) (Verdict, error) {
 			l.own.Written.RemoveRange(one)
 		case others.Written.Contains(s):
 			v.Resent.AddRange(one)
+		}
+	}
+	for _, s := range doubtful {
+		if !v.Confirmed.Contains(s) {
+			v.Resent.AddRange(proto.Range{First: s, Last: s})
 		}
 	}
 	l.own.Counters.Resent += uint64(v.Resent.Len())

@@ -136,7 +136,9 @@ func (c *Comparison) note(ctx context.Context, alerts []Alert) error {
 				c.silent[h] = struct{}{}
 				continue
 			}
-			one.claim, one.raw, one.stored = stored.Sequence, claim.RawSequence, stored.Time
+			if !claim.Released { // a released one asks for the alert
+				one.claim, one.raw, one.stored = stored.Sequence, claim.RawSequence, stored.Time
+			}
 		}
 		before, known := c.open[h]
 		switch {

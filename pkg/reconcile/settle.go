@@ -7,6 +7,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"defenderiot/pkg/bus"
 	"defenderiot/pkg/ledger"
 	"defenderiot/proto"
@@ -62,6 +64,7 @@ type Report struct {
 type claim struct {
 	hash     hash
 	sequence uint64
+	raw      uint64
 }
 
 // letters are the dead letters, as far as they matter here.
@@ -131,7 +134,7 @@ func (r *Report) miss(h hash, o open) {
 		r.earliest = o.start
 	}
 	if o.claim > 0 {
-		r.lost = append(r.lost, claim{hash: h, sequence: o.claim})
+		r.lost = append(r.lost, claim{hash: h, sequence: o.claim, raw: o.raw})
 	}
 }
 
@@ -148,8 +151,8 @@ func (c *Comparison) readRaw(ctx context.Context) (map[hash]struct{}, error) {
 	// What is acknowledged stays in RAW until the keeper takes it away.
 	floor := consumer.CachedInfo().AckFloor.Stream
 	var reader proto.EnvelopeReader
-	err = readAll(ctx, c.bus, proto.StreamRaw, floor+1, func(_ uint64, data []byte) error {
-		e, err := reader.Read(data)
+	err = readAll(ctx, c.bus, proto.StreamRaw, floor+1, func(_ uint64, m *jetstream.RawStreamMsg) error {
+		e, err := reader.Read(m.Data)
 		if err != nil || e.Source != c.source {
 			return nil // dedup decides about it
 		}
@@ -185,8 +188,8 @@ func (c *Comparison) again(ctx context.Context) error {
 
 func readLetters(ctx context.Context, b *bus.Bus) (*letters, error) {
 	l := &letters{ids: map[string]struct{}{}, outputs: map[string]proto.Sequences{}}
-	err := readAll(ctx, b, proto.StreamDead, 1, func(sequence uint64, data []byte) error {
-		d, err := proto.DecodeDeadLetter(data)
+	err := readAll(ctx, b, proto.StreamDead, 1, func(sequence uint64, m *jetstream.RawStreamMsg) error {
+		d, err := proto.DecodeDeadLetter(m.Data)
 		if err != nil {
 			return fmt.Errorf("dead letter %d: %w", sequence, err)
 		}
@@ -210,7 +213,7 @@ func readLetters(ctx context.Context, b *bus.Bus) (*letters, error) {
 }
 
 // readAll reads a stream from a sequence up to its present end.
-func readAll(ctx context.Context, b *bus.Bus, stream string, first uint64, each func(sequence uint64, data []byte) error) error {
+func readAll(ctx context.Context, b *bus.Bus, stream string, first uint64, each func(sequence uint64, m *jetstream.RawStreamMsg) error) error {
 	s, err := b.Stream(ctx, stream)
 	if err != nil {
 		return fmt.Errorf("stream %s: %w", stream, err)
@@ -222,7 +225,7 @@ func readAll(ctx context.Context, b *bus.Bus, stream string, first uint64, each 
 			return err
 		}
 		for _, m := range messages {
-			if err := each(m.Sequence, m.Data); err != nil {
+			if err := each(m.Sequence, m); err != nil {
 				return err
 			}
 		}
@@ -267,15 +270,20 @@ func (c *Comparison) output(ctx context.Context, name string, dead proto.Sequenc
 // Earliest is when the first missing alert starts, the zero time when none is missing.
 func (r *Report) Earliest() time.Time { return r.earliest }
 
-// Release gives up the claims of what r calls lost, so that the fetcher brings it again when it reads there. Nothing
-// works on these alerts: their RAW messages are gone, which dedup acknowledges after UNIQUE has stored them. It
-// returns how many it released; doing it again changes nothing.
+// Release gives up the claims of what r calls lost, so that the fetcher brings it again when it reads there, and it
+// counts as possibly resent. Nothing works on these alerts: their RAW messages are gone, which dedup acknowledges after
+// UNIQUE has stored them. It returns how many it released; doing it again changes nothing.
 func (c *Comparison) Release(ctx context.Context, r *Report) (released int, err error) {
-	for _, l := range r.lost {
-		if err := c.bus.ReleaseClaim(ctx, c.claimSubject(c.generations[0], l.hash.text()), l.sequence); err != nil {
+	for part := range slices.Chunk(r.lost, Page) {
+		claims := make([]heldClaim, len(part))
+		for i, l := range part {
+			claims[i] = heldClaim{subject: c.claimSubject(c.generations[0], l.hash.text()), sequence: l.sequence, raw: l.raw}
+		}
+		n, err := release(ctx, c.bus, claims)
+		released += n
+		if err != nil {
 			return released, err
 		}
-		released++
 	}
 	return released, nil
 }

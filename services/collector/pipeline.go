@@ -47,6 +47,8 @@ type Pipeline struct {
 	KnownState string
 	// Console is what the outputs console and stdout write to.
 	Console io.Writer
+
+	server *embedded.Server // nil with bus.url
 }
 
 // service is what the pipeline runs.
@@ -134,6 +136,7 @@ func (p *Pipeline) openBus(ctx context.Context, end context.CancelCauseFunc) (co
 	if err != nil {
 		return nil, nil, nil, err
 	}
+	p.server = server
 	if !c.Bus.Embedded.Sync.Always() {
 		p.Process.Logger.Warn("bus.embedded.sync is not always: a power failure loses what was acknowledged within the interval", "interval", c.Bus.Embedded.Sync.Interval)
 	}
@@ -179,6 +182,9 @@ func (p *Pipeline) services(ctx context.Context, connect func(name, user string)
 		}
 	}
 	if err := p.records(ctx, buses[0]); err != nil {
+		return nil, nil, err
+	}
+	if err := p.verify(ctx, buses[1]); err != nil {
 		return nil, nil, err
 	}
 	fetchers, release, err := fetcher.Configured(p.Process.Config, fetcher.Runtime{
@@ -227,6 +233,19 @@ func (p *Pipeline) records(ctx context.Context, b *bus.Bus) error {
 		return err
 	}
 	return importStates(ctx, kv, p.Process.Config, p.KnownState, p.Process.Logger)
+}
+
+// verify has everything read again when the state folder is a copy, such as a restored backup: what was read and
+// delivered after it was made is not in it.
+func (p *Pipeline) verify(ctx context.Context, b *bus.Bus) error {
+	if p.server == nil || !p.server.Copied() {
+		return nil
+	}
+	if err := dedup.Restored(ctx, b); err != nil {
+		return fmt.Errorf("the state folder is a copy: %w", err)
+	}
+	p.Process.Logger.Warn("the state folder is a copy, such as a restored backup: every input is read again from its start, and what the copy knows as sent is not sent again")
+	return p.server.TakeOver()
 }
 
 // provision provisions and names what is left over.

@@ -17,6 +17,7 @@ import (
 	"defenderiot/pkg/ledger"
 	"defenderiot/pkg/replay"
 	"defenderiot/proto"
+	"defenderiot/services/dedup"
 	"defenderiot/services/fetcher"
 )
 
@@ -46,6 +47,8 @@ type Status struct {
 	Certificates []CertificateStatus     `json:"certificates"`
 	Processes    []ProcessStatus         `json:"processes"`
 	Errors       []ErrorStatus           `json:"errors"`
+	// Loss is what the bus has lost last, or was restored from; absent if nothing ever.
+	Loss *proto.Loss `json:"loss,omitempty"`
 	// Problems are what somebody has to look at, the most urgent first.
 	Problems []Problem `json:"problems"`
 
@@ -97,7 +100,7 @@ type StreamStatus struct {
 	Bytes    uint64  `json:"bytes"`
 	Limit    uint64  `json:"limit_bytes"`
 	Fill     float64 `json:"fill_ratio"`
-	// Lost counts messages that the server could not read when it last recovered the stream.
+	// Lost counts messages that the bus has lost, as far as they can be counted; until a day after everything is read again.
 	Lost uint64 `json:"lost_messages"`
 }
 
@@ -167,6 +170,10 @@ func ReadStatus(ctx context.Context, b *bus.Bus, c *config.Config) (*Status, err
 		Time: time.Now().UTC(), Sources: map[string]*SourceStatus{}, Outputs: map[string]*OutputStatus{},
 		Streams: map[string]*StreamStatus{}, Inputs: map[string]*InputStatus{},
 		Certificates: []CertificateStatus{}, Processes: []ProcessStatus{}, Errors: []ErrorStatus{}, Problems: []Problem{}, Replays: []string{},
+	}
+	var err error
+	if s.Loss, _, err = dedup.ReadLoss(ctx, b); err != nil {
+		return nil, err
 	}
 	for _, read := range []func(context.Context, *bus.Bus, *config.Config) error{s.readSources, s.readEvents, s.readOutputs, s.readStreams} {
 		if err := read(ctx, b, c); err != nil {
@@ -305,7 +312,10 @@ func (s *Status) readStreams(ctx context.Context, b *bus.Bus, _ *config.Config) 
 		if err != nil {
 			return err
 		}
-		s.Streams[name] = &StreamStatus{Messages: v.Messages, Bytes: v.Bytes, Limit: v.Limit, Fill: v.Fill(), Lost: v.Lost}
+		s.Streams[name] = &StreamStatus{Messages: v.Messages, Bytes: v.Bytes, Limit: v.Limit, Fill: v.Fill()}
+		if dedup.ShowsLoss(s.Loss, s.Time) {
+			s.Streams[name].Lost = s.Loss.Messages[name]
+		}
 	}
 	jobs, err := replay.Jobs(ctx, b)
 	if err != nil && len(jobs) == 0 {

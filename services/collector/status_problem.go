@@ -13,6 +13,7 @@ import (
 	"defenderiot/pkg/certificate"
 	"defenderiot/pkg/config"
 	"defenderiot/proto"
+	"defenderiot/services/dedup"
 	"defenderiot/services/fetcher"
 )
 
@@ -59,8 +60,11 @@ func (s *Status) judge(c *config.Config) {
 			s.problem(false, "StreamFills", "mend the output that is behind, or raise bus.limits", "%s is %.0f %% full", name, 100*v.Fill)
 		}
 		if v.Lost > 0 {
-			s.problem(true, "MessagesLost", "look at the disk, then `collector reconcile`", "the bus has lost %d messages of %s", v.Lost, name)
+			s.problem(true, "MessagesLost", "look at the disk, then `collector reconcile`", "the bus has lost %d messages of %s; what belongs to them is fetched again", v.Lost, name)
 		}
+	}
+	if dedup.ShowsLoss(s.Loss, s.Time) && s.Loss.Gone > 0 {
+		s.problem(true, "AlertsGone", "ask Devo, or a backup, for the hashes in `collector status --json` (loss.hashes)", "%d alerts that the bus has lost are not in Azure any more", s.Loss.Gone)
 	}
 	if s.DeadLetters > 0 {
 		s.problem(false, "DeadLetters", "`collector dead list`", "%d dead letters wait for a decision", s.DeadLetters)

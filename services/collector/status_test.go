@@ -28,6 +28,7 @@ func badNight() *Status {
 			"relay":  {Confirmed: 9, Proof: proto.ProofHalfClose},
 		},
 		Streams:        map[string]*StreamStatus{"RAW": {Limit: 1 << 30}, "UNIQUE": {Limit: 16 << 30, Fill: 0.97}, "DEAD": {Limit: 1 << 30, Lost: 1}},
+		Loss:           &proto.Loss{State: proto.LossReading, Messages: map[string]uint64{"DEAD": 1}, Gone: 2},
 		DeadLetters:    3,
 		LastDeadLetter: &LetterStatus{Time: now.Add(-time.Minute), Stage: "sender", Output: "devo_1", Reason: "a reason\x1b[2Jwith a sequence\nand a line break"},
 		Certificates:   []CertificateStatus{{Of: "bus", File: "server", End: now.Add(24 * time.Hour)}, {Of: "output devo_1", File: "cert", End: now.Add(20 * 24 * time.Hour)}},
@@ -55,7 +56,7 @@ func TestStatusNamesEveryProblem(t *testing.T) {
 		}
 	}
 	for _, want := range []string{
-		"NoPage", "QuotaNearlyUsed", "SubscriptionsUnreadable", "OutputUnreachable", "NothingConfirmed", "DeliveryUnproved", "StreamFull", "MessagesLost",
+		"NoPage", "QuotaNearlyUsed", "SubscriptionsUnreadable", "OutputUnreachable", "NothingConfirmed", "DeliveryUnproved", "StreamFull", "MessagesLost", "AlertsGone",
 		"DeadLetters", "CertificateExpires", "CertificateExpiresNow", "ProgramDown", "ProgramTooOld", "BusUnreachable", "MemoryNearLimit", "NoSender", "KeeperStalled",
 	} {
 		if !named[want] {

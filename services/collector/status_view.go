@@ -10,6 +10,7 @@ import (
 
 	"defenderiot/pkg/certificate"
 	"defenderiot/proto"
+	"defenderiot/services/dedup"
 )
 
 // view arranges the status for width columns and height lines; 0 is without a bound. What is wrong comes first and
@@ -171,6 +172,16 @@ func (s *Status) viewFlow() (out page) {
 		letters = append(letters, span{fmt.Sprintf(", the last %s ago by %s: %s", short(s.Time.Sub(l.Time)), strings.TrimSpace(l.Stage+" "+l.Output), l.Reason), plain})
 	}
 	out.add(letters...)
+	if l := s.Loss; l != nil {
+		what, style := "lost", plain
+		if l.Restored {
+			what = "copied"
+		}
+		if dedup.ShowsLoss(l, s.Time) {
+			style = warn
+		}
+		out.add(span{fmt.Sprintf("%-8s", what), dim}, span{fmt.Sprintf("%s: %s; claims released %d, no longer in Azure %d", l.Noticed.Format("01-02 15:04:05"), l.State, l.Released, l.Gone), style})
+	}
 	if len(s.Replays) > 0 {
 		out.add(span{"replays ", dim}, span{fmt.Sprintf("%d running: %s (`collector replay status`)", len(s.Replays), strings.Join(s.Replays, ", ")), plain})
 	}

@@ -31,6 +31,7 @@ import (
 
 	"defenderiot/pkg/bus"
 	"defenderiot/pkg/faultpoint"
+	"defenderiot/pkg/ledger"
 	"defenderiot/pkg/telemetry"
 	"defenderiot/pkg/trial"
 	"defenderiot/proto"
@@ -70,6 +71,9 @@ type Dedup struct {
 	care    *trial.Care
 	trial   *trial.Trial
 	marks   *marks
+
+	aligning sync.Mutex
+	aligned  uint64 // the connection for which UNIQUE's end was compared with the ledgers
 
 	trouble *telemetry.Incident
 	full    *telemetry.Incident
@@ -120,6 +124,9 @@ func (d *Dedup) work(ctx context.Context) {
 
 // pull binds and handles batches until something fails.
 func (d *Dedup) pull(ctx context.Context) error {
+	if _, err := d.align(ctx); err != nil {
+		return err // before the senders can go on
+	}
 	pull, err := d.bus.Pull(ctx, proto.StreamRaw, proto.ConsumerDedup)
 	if err != nil {
 		return err
@@ -205,7 +212,7 @@ func (d *Dedup) publish(ctx context.Context, sightings []*sighting) error {
 				Data:        s.msg.Data(), // the envelope travels on unchanged
 				MsgID:       proto.UniqueMsgID(s.env.Generation, s.env.Hash),
 				ExpectEmpty: true,
-				Header:      traceOf(s.msg),
+				Header:      s.header(),
 			})
 		}
 	}
@@ -213,7 +220,14 @@ func (d *Dedup) publish(ctx context.Context, sightings []*sighting) error {
 		return nil
 	}
 	for wait := time.Second; ; wait = min(2*wait, 10*time.Second) {
-		err := d.bus.PublishBatch(ctx, proto.StreamUnique, messages)
+		connection, err := d.align(ctx)
+		if err != nil {
+			return err
+		}
+		err = d.bus.PublishBatchWhile(ctx, proto.StreamUnique, messages, func() bool { return d.bus.Connections() == connection })
+		if errors.Is(err, bus.ErrStopped) {
+			continue
+		}
 		if !errors.Is(err, bus.ErrFull) {
 			if err == nil {
 				d.full.Resolve()
@@ -225,6 +239,25 @@ func (d *Dedup) publish(ctx context.Context, sightings []*sighting) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// align makes sure, once for each connection, that UNIQUE does not give out sequences again that it has lost; it
+// returns for which connection that holds. A server that was restarted is another connection.
+func (d *Dedup) align(ctx context.Context) (connection uint64, err error) {
+	d.aligning.Lock()
+	defer d.aligning.Unlock()
+	if connection = d.bus.Connections(); connection == d.aligned {
+		return connection, nil
+	}
+	passed, err := ledger.Align(ctx, d.bus)
+	if err != nil {
+		return 0, err
+	}
+	if passed > 0 {
+		d.logger.Warn(fmt.Sprintf("UNIQUE has lost its end, of which the ledgers know; %d sequences are passed over, so that none is given out a second time", passed))
+	}
+	d.aligned = connection
+	return connection, nil
 }
 
 // keepAlive renews the deliveries while the batch is worked on, which can take long when UNIQUE is full.

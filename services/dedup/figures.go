@@ -3,6 +3,7 @@ package dedup
 import (
 	"context"
 	"errors"
+	"maps"
 	"strings"
 	"sync"
 	"time"
@@ -22,6 +23,15 @@ type figures struct {
 	volumes map[string]bus.Volume
 	outputs map[string]time.Duration // how long the oldest unconfirmed alert has waited
 	last    time.Time                // the end of the last round without an error
+	missed  map[string]uint64        // messages that streams have lost
+	gone    uint64                   // alerts among them that Azure no longer has
+}
+
+// lost takes what the bus has lost lately.
+func (f *figures) lost(messages map[string]uint64, gone uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.missed, f.gone = maps.Clone(messages), gone
 }
 
 // put takes a round's figures. What could not be read keeps its last value; when that was, last says.
@@ -53,7 +63,8 @@ func (f *figures) observe(m metric.Meter) error {
 	fill := gauge("collector_stream_fill_ratio", "Share of a stream's size limit that is in use.", "1")
 	size := gauge("collector_stream_size_bytes", "Bytes in a stream or bucket.", "By")
 	messages := gauge("collector_stream_messages", "Messages in a stream or bucket.", "{message}")
-	lost := gauge("collector_stream_lost_messages", "Messages that the server could not read when it last recovered a stream or bucket.", "{message}")
+	lost := gauge("collector_stream_lost_messages", "Messages of a stream or bucket that were lost, until a day after everything is read again.", "{message}")
+	gone := gauge("collector_lost_alerts", "Alerts that the bus has lost and Azure no longer has, for a day.", "{alert}")
 	dead := gauge("collector_dead_letters", "Dead letters that wait for a decision.", "{alert}")
 	oldest := gauge("collector_output_oldest_unconfirmed_seconds", "How long the oldest alert in UNIQUE has waited that the output has not confirmed; 0 for none.", "s")
 	round := gauge("collector_keeper_last_round_timestamp_seconds", "When the keeper last looked at everything without an error, seconds since the epoch.", "s")
@@ -67,7 +78,7 @@ func (f *figures) observe(m metric.Meter) error {
 			label := metric.WithAttributes(attribute.String("stream", strings.TrimPrefix(name, proto.BucketStream(""))))
 			o.ObserveFloat64(size, float64(v.Bytes), label)
 			o.ObserveFloat64(messages, float64(v.Messages), label)
-			o.ObserveFloat64(lost, float64(v.Lost), label)
+			o.ObserveFloat64(lost, float64(f.missed[name]), label)
 			if v.Limit > 0 {
 				o.ObserveFloat64(fill, v.Fill(), label)
 			}
@@ -79,10 +90,11 @@ func (f *figures) observe(m metric.Meter) error {
 			o.ObserveFloat64(oldest, age.Seconds(), metric.WithAttributes(attribute.String("output", name)))
 		}
 		if !f.last.IsZero() {
+			o.ObserveFloat64(gone, float64(f.gone))
 			o.ObserveFloat64(round, float64(f.last.UnixMilli())/1000)
 		}
 		return nil
-	}, fill, size, messages, lost, dead, oldest, round)
+	}, fill, size, messages, lost, gone, dead, oldest, round)
 	return err
 }
 

@@ -41,6 +41,8 @@ type Keeper struct {
 	full    *telemetry.Incident
 	rawAt   time.Time
 	figures figures
+	watch   *watch
+	losses  *losses
 }
 
 // NewKeeper makes the keeper of the topology.
@@ -49,13 +51,14 @@ func NewKeeper(b *bus.Bus, t bus.Topology, logger *slog.Logger, m metric.Meter) 
 		bus: b, topology: t, logger: logger,
 		trouble: telemetry.NewIncident(logger, "purging settled messages"),
 		full:    telemetry.NewIncident(logger, "space in UNIQUE"),
+		watch:   newWatch(b), losses: &losses{bus: b, logger: logger},
 	}
 	return k, k.figures.observe(m)
 }
 
 // Run keeps until ctx ends.
 func (k *Keeper) Run(ctx context.Context) error {
-	for pause(ctx, keeperPeriod) {
+	for ok := true; ok; ok = pause(ctx, keeperPeriod) {
 		round, cancel := context.WithTimeout(ctx, time.Minute)
 		err := k.round(round)
 		cancel()
@@ -73,7 +76,12 @@ func (k *Keeper) Run(ctx context.Context) error {
 // round looks at everything once, so that its figures belong together, and purges.
 func (k *Keeper) round(ctx context.Context) error {
 	volumes := map[string]bus.Volume{}
+	connection := k.bus.Connections()
 	var errs []error
+	if connection != k.watch.connection {
+		_, err := ledger.Align(ctx, k.bus) // before it is compared
+		errs = append(errs, err)
+	}
 	for _, name := range bus.Streams() {
 		v, err := k.bus.Volume(ctx, name)
 		if err != nil {
@@ -88,7 +96,7 @@ func (k *Keeper) round(ctx context.Context) error {
 		outputs, err = k.waiting(ctx, unique.LastSequence)
 		errs = append(errs, err)
 	}
-	errs = append(errs, k.raw(ctx), k.unique(ctx))
+	errs = append(errs, k.compare(ctx, volumes, connection), k.raw(ctx), k.unique(ctx))
 	err := errors.Join(errs...)
 	k.figures.put(volumes, outputs, err == nil)
 	return err
@@ -99,6 +107,51 @@ func (k *Keeper) purge(ctx context.Context, stream string, below uint64) error {
 		return nil // whoever knows of the room tells of it
 	}
 	return k.bus.PurgeBelow(ctx, stream, below)
+}
+
+// compare notices what was lost and brings it back, as far as one round can.
+func (k *Keeper) compare(ctx context.Context, volumes map[string]bus.Volume, connection uint64) error {
+	consumer, err := k.bus.Consumer(ctx, proto.StreamRaw, proto.ConsumerDedup)
+	if err != nil {
+		return err
+	}
+	floor, _, err := k.settled(ctx)
+	if err != nil {
+		return err
+	}
+	s := &sight{volumes: volumes, connection: connection, settled: map[string]uint64{
+		proto.StreamRaw: consumer.CachedInfo().AckFloor.Stream, proto.StreamUnique: floor, hashesStream: volumes[hashesStream].LastSequence,
+	}}
+	lost, err := k.watch.look(ctx, s)
+	if err != nil {
+		return fmt.Errorf("look for what was lost: %w", err)
+	}
+	if err := k.losses.round(ctx, k.watch, s, lost); err != nil {
+		return fmt.Errorf("bring back what was lost: %w", err)
+	}
+	k.figures.lost(k.losses.shown())
+	outputs, err := k.outputConsumers(ctx)
+	if err != nil {
+		return err
+	}
+	return errors.Join(k.watch.keep(ctx, s),
+		k.watch.giveUp(ctx, proto.StreamRaw, s.settled[proto.StreamRaw], []string{proto.ConsumerDedup}),
+		k.watch.giveUp(ctx, proto.StreamUnique, s.settled[proto.StreamUnique], outputs))
+}
+
+// outputConsumers are the consumers of the outputs on UNIQUE.
+func (k *Keeper) outputConsumers(ctx context.Context) (consumers []string, err error) {
+	stream, err := k.bus.Stream(ctx, proto.StreamUnique)
+	if err != nil {
+		return nil, err
+	}
+	names := stream.ConsumerNames(ctx)
+	for name := range names.Name() {
+		if _, ours := proto.OutputOfConsumer(name); ours {
+			consumers = append(consumers, name)
+		}
+	}
+	return consumers, names.Err()
 }
 
 func (k *Keeper) raw(ctx context.Context) error {
@@ -113,7 +166,7 @@ func (k *Keeper) raw(ctx context.Context) error {
 	}
 	// Acknowledged means that UNIQUE, DEAD or an earlier claim has it, each of them stored before the
 	// acknowledgement; so it does not matter that the floor itself lives in memory: it is never too high.
-	floor := consumer.CachedInfo().AckFloor.Stream
+	floor := k.watch.purgeable(proto.StreamRaw, consumer.CachedInfo().AckFloor.Stream)
 	if floor < state.FirstSeq || state.Msgs == 0 {
 		return nil
 	}

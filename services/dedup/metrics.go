@@ -66,3 +66,15 @@ func traceOf(m jetstream.Msg) nats.Header {
 	}
 	return out
 }
+
+// header is what travels on to UNIQUE beside the envelope.
+func (s *sighting) header() nats.Header {
+	h := traceOf(s.msg)
+	if s.doubtful {
+		if h == nil {
+			h = nats.Header{}
+		}
+		h[proto.HeaderAgain] = []string{"1"}
+	}
+	return h
+}

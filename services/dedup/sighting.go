@@ -22,6 +22,8 @@ type sighting struct {
 	key      string // subject of the hash's claim
 	again    bool   // the server says that it was delivered before; it need not know
 	first    bool   // this sequence owns the claim
+	released uint64 // sequence of the released claim that it takes over; 0: none
+	doubtful bool   // the claim was taken over: the alert may have been sent before
 	broken   error  // its claim cannot be read, so nobody can tell whether it is the first
 }
 
@@ -182,8 +184,8 @@ func keys(sightings []*sighting) []string {
 	return subjects
 }
 
-// judge marks who owns the claims that were found and returns one sighting for each hash that is free:
-// the one with the lowest sequence.
+// judge marks who owns the claims that were found and returns one sighting for each hash that is free, or whose
+// claim was released: the one with the lowest sequence.
 func judge(open []*sighting, found map[string]bus.Stored) (free []*sighting) {
 	candidate := make(map[string]int, len(open))
 	for _, s := range open {
@@ -197,8 +199,13 @@ func judge(open []*sighting, found map[string]bus.Stored) (free []*sighting) {
 				s.broken = fmt.Errorf("%s: %w", s.key, err)
 				continue
 			}
-			s.first = claim.RawSequence == s.sequence
-			continue
+			if !claim.Released {
+				s.first, s.doubtful = claim.RawSequence == s.sequence, claim.Again
+				continue
+			}
+			s.released, s.doubtful = stored.Sequence, true
+		} else {
+			s.released, s.doubtful = 0, false
 		}
 		i, twice := candidate[s.key]
 		switch {
@@ -229,8 +236,10 @@ func (d *Dedup) separate(ctx context.Context, sightings []*sighting) []*sighting
 
 func knownUnderAnotherHash(s *sighting, found map[string]bus.Stored) bool {
 	for _, other := range s.env.OtherHashes {
-		if _, ok := found[claimSubject(s.env, other)]; ok {
-			return true
+		if stored, ok := found[claimSubject(s.env, other)]; ok {
+			if claim, err := proto.DecodeClaim(stored.Data); err != nil || !claim.Released {
+				return true
+			}
 		}
 	}
 	return false
@@ -239,7 +248,10 @@ func knownUnderAnotherHash(s *sighting, found map[string]bus.Stored) bool {
 func claims(free []*sighting) []bus.Message {
 	messages := make([]bus.Message, len(free))
 	for i, s := range free {
-		messages[i] = bus.Message{Subject: s.key, Data: proto.Claim{RawSequence: s.sequence, Silent: s.env.ClaimOnly}.Encode(), ExpectEmpty: true}
+		messages[i] = bus.Message{
+			Subject: s.key, Data: proto.Claim{RawSequence: s.sequence, Silent: s.env.ClaimOnly, Again: s.doubtful}.Encode(),
+			ExpectEmpty: s.released == 0, ExpectLast: s.released,
+		}
 	}
 	return messages
 }

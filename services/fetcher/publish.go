@@ -221,8 +221,8 @@ func (s *session) lookup(ctx context.Context, subjects []string) (map[string]boo
 	}
 	known := make(map[string]bool, len(stored))
 	for subject, m := range stored {
-		// An unreadable claim settles nothing: the row goes on and dedup decides.
-		if _, err := proto.DecodeClaim(m.Data); err == nil {
+		// An unreadable claim settles nothing: the row goes on and dedup decides. A released one asks for it.
+		if claim, err := proto.DecodeClaim(m.Data); err == nil && !claim.Released {
 			known[subject] = true
 		}
 	}

@@ -3,7 +3,6 @@ package sender
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -32,7 +31,7 @@ func ownFeed(output string) *feed {
 	consumer := proto.OutputConsumer(output)
 	return &feed{
 		stream: proto.StreamUnique, consumer: consumer, ledger: output,
-		remedy: fmt.Sprintf("remove the consumer %s from UNIQUE and run `collector provision`, which starts a new ledger; set `from` of the output to beginning to send everything that is in UNIQUE", consumer),
+		remedy: "dedup brings UNIQUE's numbering up to it as soon as it runs; until then nothing is taken",
 	}
 }
 

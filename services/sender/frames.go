@@ -83,6 +83,11 @@ func (o *output) read(ctx context.Context, msgs []jetstream.Msg, lane int, envel
 			o.trouble.Report(fmt.Errorf("delivery without metadata: %w", err))
 			continue
 		}
+		if m.Subject() == proto.SubjectFiller {
+			o.ledger.Skip([]uint64{meta.Sequence.Stream})
+			_ = m.Ack() // lost: it comes again and is skipped again
+			continue
+		}
 		d := &delivery{sequence: meta.Sequence.Stream, msg: m, lane: lane, taken: time.Now()}
 		if !o.inflight.take(d) {
 			continue

@@ -197,7 +197,7 @@ func (l *lane) deliver(ctx context.Context, msgs []jetstream.Msg) error {
 		l.output.giveBack(batch, time.Second)
 		return nil
 	}
-	verdict, err := l.output.ledger.Begin(l.settle, sequences(batch))
+	verdict, err := l.output.ledger.Begin(l.settle, sequences(batch), l.doubtful(batch)...)
 	if err != nil {
 		telemetry.Fail(span, err)
 		l.output.giveBack(batch, time.Second)

@@ -239,6 +239,16 @@ func (w *window) abandon(ctx context.Context, err error) {
 	}
 }
 
+// doubtful are the alerts that may have been sent before from a message that was lost. What a job sends is a repeat anyway.
+func (l *lane) doubtful(batch []*delivery) (seqs []uint64) {
+	for _, d := range batch {
+		if l.output.feed.job == nil && len(d.msg.Headers()[proto.HeaderAgain]) > 0 {
+			seqs = append(seqs, d.sequence)
+		}
+	}
+	return seqs
+}
+
 // acknowledge settles deliveries that the ledger holds as confirmed. An acknowledgement that is lost only
 // means that the ledger answers for it once more.
 func (o *output) acknowledge(_ context.Context, ds []*delivery) {

@@ -84,7 +84,8 @@ type Server struct {
 	log      *logger
 	health   *telemetry.Incident
 
-	begun atomic.Bool // services run on it
+	begun  atomic.Bool // services run on it
+	copied bool        // the folder was, since the last start on it
 
 	mu      sync.Mutex
 	running *server.Server // nil while it is replaced
@@ -140,6 +141,9 @@ func Start(s Settings) (*Server, error) {
 	address := srv.running.Addr().(*net.TCPAddr)
 	srv.port = address.Port // for the next one, too
 	srv.conn = bus.Connection{URL: "nats://" + address.String(), User: owner, Token: srv.token, PID: os.Getpid()}
+	if srv.copied, err = copied(s.Dir); err != nil {
+		s.Logger.Warn("nobody can tell whether the state folder is a restored copy", "error", err)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	srv.endWait = cancel
 	go srv.watch(ctx)

@@ -1,0 +1,53 @@
+package embedded
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// birthFile holds when it was made itself, as the file system says. In a copy of the folder, such as a restored
+// backup, the file was made at another time than it says.
+const birthFile = "birth"
+
+// copied reports whether the folder is a copy. Where nothing tells it is none: before the first start with such a file,
+// and on file systems that do not keep birth times.
+func copied(dir string) (bool, error) {
+	path := filepath.Join(dir, birthFile)
+	said, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, mark(dir)
+	}
+	if err != nil {
+		return false, err
+	}
+	is, err := birth(path)
+	return err == nil && is != "" && strings.TrimSpace(string(said)) != is, err
+}
+
+// mark writes the file anew.
+func mark(dir string) error {
+	path := filepath.Join(dir, birthFile)
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	born, err := birth(path)
+	if err == nil {
+		_, err = fmt.Fprintln(f, born)
+	}
+	return errors.Join(err, f.Close())
+}
+
+// Copied reports whether the folder was copied since the last start on it: a restored backup, or a move. What was
+// done after the copy was made is not in it.
+func (s *Server) Copied() bool { return s.copied }
+
+// TakeOver notes that what follows from [Server.Copied] is under way, so that the next start does not say so again.
+func (s *Server) TakeOver() error { return mark(s.settings.Dir) }
