@@ -213,8 +213,10 @@ func (f *Fetcher) Run(ctx context.Context) error {
 	if kv == nil {
 		return nil
 	}
+	own := ""
 	for {
 		l := newLease(kv, proto.LeaseKey(f.source), f.instance, f.timing, f.logger)
+		l.own = own
 		f.setReady(nil) // a standby is ready: it does what it is there for
 		if err := l.acquire(ctx, f.alone); err != nil {
 			return nil // only ctx ends it
@@ -227,6 +229,7 @@ func (f *Fetcher) Run(ctx context.Context) error {
 			l.release(context.WithoutCancel(ctx))
 			return nil
 		}
+		own = l.nonce
 	}
 }
 

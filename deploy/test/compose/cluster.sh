@@ -2,7 +2,8 @@
 # Three nodes under faults, alerts flowing: docker-compose.yml with deploy/compose/cluster.yml. For each fault a line of the
 # table that is printed in the end. It ends with 1 if one alert is missing, came twice without being counted as possibly
 # resent, or if alerts do not flow within 30 s after a node's loss that two can bear, or after the return of one that they
-# cannot, and removes everything that it started. ROUNDS is how often a leader is killed.
+# cannot, and removes everything that it started. ROUNDS is how often a leader is killed; ONLY names some of the faults, by
+# their functions.
 name=cluster-fault
 source "$(dirname "$0")/engine.sh"
 files+=(-f "$root/deploy/compose/cluster.yml")
@@ -50,6 +51,7 @@ was=(0 0 0) was_resent=0
 fault() {
   local title=$1 now missing
   shift
+  [[ " ${ONLY:-$1} " == *" $1 "* ]] || return 0
   step "$title"
   slowest=0
   feed
