@@ -53,13 +53,15 @@ another() {
   done
   rm -rf "${work:?}/$1"
 }
-# running says which version a service is of.
-running() { docker exec "$(container "$1" | head -1)" "$1" --version; }
 # upgraded VERSION replaces all programs that are of another version.
 upgraded() {
   export VERSION=$1
+  local sender
   up
-  running sender | grep -F "$1" || fail "the sender is still of another version: $(running sender)"
+  for sender in $(container sender); do
+    [[ "$(docker inspect -f '{{.Config.Image}}' "$sender")" == *:"$1" ]] || fail "a sender is still of another version"
+    docker exec "$sender" sender --version
+  done
 }
 # upgraded_past VERSION does so with programs whose envelopes the present ones cannot read: the fetcher first, so that the
 # others must say what they wait for.

@@ -74,7 +74,7 @@ clean() {
     docker ps -aq --filter "$label" | xargs -r docker rm -fv >/dev/null 2>&1
     for kind in network volume; do docker "$kind" ls -q --filter "$label" | xargs -r docker "$kind" rm >/dev/null 2>&1; done
   done
-  for i in "${images[@]}"; do docker rmi -f "defender-iot-collector/$i:$tag" "defender-iot-collector/$i:$tag-next" >/dev/null 2>&1; done
+  docker images --format '{{.Repository}}:{{.Tag}}' "defender-iot-collector/*:$tag*" | xargs -r docker rmi -f >/dev/null 2>&1
   "$root/deploy/test/compose/images.sh" remove "$work/images"
   rm -rf "$work"
   left=$( (docker ps -aq --filter "name=$tag"; docker network ls -q --filter "name=$tag"; docker volume ls -q --filter "name=$tag"
