@@ -55,6 +55,13 @@ type lane struct {
 	results   chan bool // one for each settled window: was it confirmed
 }
 
+// dialing is a connection that is being made.
+type dialing struct {
+	done chan struct{}
+	link link
+	err  error
+}
+
 func newLane(o *output, index int, settle context.Context) *lane {
 	waits := backoff.NewExponentialBackOff()
 	waits.InitialInterval, waits.MaxInterval = 200*time.Millisecond, maxBackoff
@@ -117,9 +124,6 @@ func (l *lane) step(ctx context.Context) error {
 		if err := l.deliver(ctx, msgs); err != nil {
 			return err
 		}
-	}
-	if len(msgs) == 0 && l.window == nil && l.output.inflight.len() == 0 {
-		l.dropNext() // others have taken what was waiting
 	}
 	l.review(ctx, len(msgs) > 0)
 	return nil
@@ -255,6 +259,47 @@ func (l *lane) connect(ctx context.Context) bool {
 	return true
 }
 
+// connection is the prepared one, or a new one.
+func (l *lane) connection(ctx context.Context) (link, error) {
+	if l.next == nil {
+		l.prepare(ctx)
+	}
+	d := l.next
+	l.next = nil
+	<-d.done // bounded by the dial's own time-out
+	if d.err == nil {
+		select {
+		case <-d.link.Gone():
+			// It died while it waited; a fresh one tells whether that is how it goes now.
+			_ = d.link.Close()
+			return l.output.open(ctx)
+		default:
+		}
+	}
+	return d.link, d.err
+}
+
+// prepare begins to make the next connection.
+func (l *lane) prepare(ctx context.Context) {
+	d := &dialing{done: make(chan struct{})}
+	l.next = d
+	l.closing.Go(func() {
+		defer close(d.done)
+		d.link, d.err = l.output.open(ctx)
+	})
+}
+
+func (l *lane) dropNext() {
+	if l.next == nil {
+		return
+	}
+	<-l.next.done
+	if l.next.link != nil {
+		_ = l.next.link.Close()
+	}
+	l.next = nil
+}
+
 // review rotates the window when it is time.
 func (l *lane) review(ctx context.Context, traffic bool) {
 	w := l.window
@@ -285,14 +330,9 @@ func (l *lane) review(ctx context.Context, traffic bool) {
 			l.waits.Reset()
 			l.output.recover()
 		}
-	case quiet >= quietTime:
-		l.rotate()
-	case !traffic && l.more && quiet >= busyWait:
-		// What may be unconfirmed is used up, and more waits for this window's confirmation. A distant endpoint
-		// needs as long for the next connection as for that: both at the same time.
-		if l.next == nil {
-			l.prepare(ctx)
-		}
+	case quiet >= quietTime, !traffic && l.more && quiet >= busyWait:
+		// Nothing comes: either there is nothing, or what may be unconfirmed is used up and more waits for
+		// this window's confirmation.
 		l.rotate()
 	case now.Sub(w.first) >= l.output.settings.RotateAfter:
 		l.replace(ctx)
