@@ -7,20 +7,23 @@ LDFLAGS  := -s -w -X defenderiot/pkg/telemetry.version=$(VERSION) -X defenderiot
             -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 FUZZTIME ?= 10s
 IMAGE_TAG ?= latest
+# Where programs go, and build tags: for tests.
+BIN      ?= bin
+TAGS     ?=
 # The version is stamped by LDFLAGS; asking git once more for each program fails in a checkout of another user.
 export GOFLAGS := $(GOFLAGS) -buildvcs=false
 
 # What the compiler optimises for: where the programs spent their time in the benchmark.
 PROFILE  := services/collector/cmd/bench/programs.pprof
 
-.PHONY: build test race lint fuzz bench bench-peers profile e2e fault fault-soak receivers-test rules-test names-test demo images compose-valid compose-test clean
+.PHONY: build test race lint fuzz bench bench-peers profile e2e fault fault-soak receivers-test rules-test names-test demo images compose-valid compose-test compose-soak cluster-fault clean
 
 ## build: static binaries in bin/
 # One go build for all of them: their links run side by side.
 build:
-	@mkdir -p bin
+	@mkdir -p $(BIN)
 	@echo "build $(PROGRAMS)"
-	@CGO_ENABLED=0 go build -trimpath -pgo $(CURDIR)/$(PROFILE) -ldflags '$(LDFLAGS)' -o bin/ $(foreach p,$(PROGRAMS),./services/$(p)/cmd/$(p))
+	@CGO_ENABLED=0 go build -trimpath -tags '$(TAGS)' -pgo $(CURDIR)/$(PROFILE) -ldflags '$(LDFLAGS)' -o $(BIN)/ $(foreach p,$(PROGRAMS),./services/$(p)/cmd/$(p))
 
 ## test: unit tests and tests on the embedded server, a few minutes
 # Tests mostly wait for time-outs and acknowledgements, hence more at a time than there are cores.
@@ -35,7 +38,7 @@ race:
 lint:
 	@unformatted=$$(gofmt -l $(MODULES)); test -z "$$unformatted" || { echo "not formatted: $$unformatted"; exit 1; }
 	@go vet $(foreach m,$(MODULES),./$(m)/...)
-	@go vet -tags e2e,faultpoints ./services/collector/...
+	@go vet -tags e2e,faultpoints,nextmajor ./services/collector/...
 	@cd pkg && go tool staticcheck $(foreach m,$(MODULES),../$(m)/...)
 	@for m in $(MODULES); do (cd $$m && GOWORK=off go mod tidy -diff >/dev/null) || { echo "$$m: run GOWORK=off go mod tidy"; exit 1; }; done
 
@@ -115,6 +118,14 @@ compose-valid:
 ## compose-test: docker-compose.yml and the images on this machine's engine; removes everything it made
 compose-test: compose-valid
 	@deploy/test/compose/run.sh
+
+## compose-soak: what a team does and what happens to it, on the engine, at random for DURATION, by SEED
+compose-soak:
+	@DURATION=$(DURATION) SEED=$(SEED) deploy/test/compose/soak.sh
+
+## cluster-fault: three nodes on the engine under faults, alerts flowing; the table is what each has cost
+cluster-fault:
+	@deploy/test/compose/cluster.sh
 
 clean:
 	@rm -rf bin

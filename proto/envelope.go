@@ -95,7 +95,7 @@ func (e *Envelope) Encode() ([]byte, error) {
 func (e *Envelope) writeHead(w *fieldWriter) {
 	w.fields(10, len(e.OtherHashes) > 0, e.ClaimOnly)
 	// The versions come first so that a reader meets them before anything it may not understand.
-	w.int("v", SchemaMajor)
+	w.int("v", envelopeMajor)
 	w.int("m", SchemaMinor)
 	w.text("h", e.Hash)
 	w.int("hv", int64(e.HashVersion))
@@ -176,9 +176,9 @@ func (r *EnvelopeReader) ReadHead(data []byte) (*Envelope, error) {
 	e := &Envelope{}
 	err := r.fields.read(data, e.headField)
 	switch {
-	case e.Major > SchemaMajor:
+	case e.Major > envelopeMajor:
 		// Judged before err: a newer major may well hold what this reader cannot parse.
-		return nil, fmt.Errorf("%w: %d.%d, this program reads %d.x; upgrade it", ErrNewerMajor, e.Major, e.Minor, SchemaMajor)
+		return nil, fmt.Errorf("%w: %d.%d, this program reads %d.x; upgrade it", ErrNewerMajor, e.Major, e.Minor, envelopeMajor)
 	case err != nil:
 		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
 	}

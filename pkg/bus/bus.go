@@ -93,7 +93,8 @@ func Connect(s Settings) (*Bus, error) {
 		// A look-up subscribes for its answers, at most a thousand; the default queue would be half a megabyte
 		// each time.
 		nats.SyncQueueLen(2 * maxLookup),
-		nats.PingInterval(10 * time.Second),
+		// A server that answers no more is given up after 10 to 15 s, for another node if there is one.
+		nats.PingInterval(5 * time.Second),
 		nats.MaxPingsOutstanding(2),
 		nats.Timeout(5 * time.Second),
 		// A password may be replaced, so a wrong one is no reason to give up either.

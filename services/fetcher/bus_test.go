@@ -103,6 +103,34 @@ func TestLeaseHasOneHolder(t *testing.T) {
 	}
 }
 
+// A fetcher that could not renew its lease, because it was cut off for a while, need not wait until its own lease has expired.
+func TestOwnLeaseIsTakenBackAtOnce(t *testing.T) {
+	kv := checkpoints(t, server(t))
+	first := testLease(kv, "a")
+	if err := first.acquire(t.Context(), false); err != nil {
+		t.Fatal(err)
+	}
+	again := newLease(kv, proto.LeaseKey(testSource), "a", defaultTiming(), slog.New(slog.DiscardHandler))
+	again.own = first.nonce
+	again.timing.expiry = time.Hour // so that waiting for it fails the test
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := again.acquire(ctx, false); err != nil {
+		t.Fatal(err)
+	}
+	if err := first.confirm(t.Context()); !errors.Is(err, errFenced) {
+		t.Errorf("a late renewal of the last acquisition: %v", err)
+	}
+	// What another one holds meanwhile is not its own.
+	third := testLease(kv, "a")
+	third.own, third.timing.expiry = first.nonce, time.Hour
+	ctx, cancel = context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if err := third.acquire(ctx, false); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("it took what another one holds: %v", err)
+	}
+}
+
 func TestPausedHolderCannotMoveTheRecord(t *testing.T) {
 	kv := checkpoints(t, server(t))
 	begin := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)

@@ -17,7 +17,7 @@
 //
 //	             absent or released: create
 //	           ┌──────────────────────────────────────────┐
-//	           │  revision unmoved for 14 s: compare-and-set
+//	           │  revision unmoved for 14 s, or its own last lease: compare-and-set
 //	┌─────────┐├──────────────────────────────────────────>┌────────┐──┐ every 5 s: compare-and-set
 //	│ standby │                                            │ active │  │ (moves the revision)
 //	└─────────┘<───────────────────────────────────────────└────────┘<─┘

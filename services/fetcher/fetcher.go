@@ -230,8 +230,10 @@ func (f *Fetcher) Run(ctx context.Context) error {
 	if kv == nil {
 		return nil
 	}
+	own := ""
 	for {
 		l := f.newLease(kv)
+		l.own = own
 		f.setReady(nil) // a standby is ready: it does what it is there for
 		c := f.newCensus(l)
 		if err := c.whileStandingBy(ctx, func() error { return l.acquire(ctx, f.alone) }); err != nil {
@@ -246,6 +248,7 @@ func (f *Fetcher) Run(ctx context.Context) error {
 			l.release(context.WithoutCancel(ctx))
 			return nil
 		}
+		own = l.nonce
 	}
 }
 

@@ -71,6 +71,9 @@ type lease struct {
 
 	// epoch is the revision of the acquisition: a number that no other acquisition has or will have.
 	epoch uint64
+	// own is the nonce of the last acquisition by the same fetcher, which has ended: what is left of that needs no
+	// waiting. A renewal of it that is still on its way comes too late, by its revision.
+	own string
 }
 
 func newLease(kv keyValue, key, holder string, t timing, logger *slog.Logger) *lease {
@@ -87,7 +90,7 @@ func (f *Fetcher) newLease(kv keyValue) *lease {
 }
 
 // acquire stands by until the lease is held; its only error is ctx's. With alone, what is left of a
-// killed process is taken over without waiting.
+// killed process is taken over without waiting, and so is always what is left of this fetcher's own last one.
 func (l *lease) acquire(ctx context.Context, alone bool) error {
 	var c complaint
 	var seen uint64
@@ -113,8 +116,9 @@ func (l *lease) acquire(ctx context.Context, alone bool) error {
 			}
 		case err != nil:
 			c.raise(l.logger, slog.LevelWarn, "the lease cannot be read, standing by", err)
-		case alone:
+		case alone, l.own != "" && nonceOf(entry.Value()) == l.own:
 			if l.take(ctx, entry.Revision()) {
+				l.spread.add(1)
 				return nil
 			}
 		case entry.Revision() != seen:

@@ -1,4 +1,4 @@
-# What run.sh asks of containers and of the simulator. Sourced by it.
+# What the tests ask of containers and of the simulator. Sourced by engine.sh.
 
 step() { printf '\n== %s (%s s)\n' "$*" "$SECONDS"; }
 fail() { echo "FAILED: $*"; exit 1; }
@@ -35,6 +35,18 @@ answering() {
 
 stats() { curl -sf --max-time 10 "$control/stats"; }
 add() { curl -sf --max-time 30 -d "{\"count\": $1}" "$control/alerts" >/dev/null; }
+# feed makes alerts come, 20 a second, until fed.
+feed() {
+  touch "$work/feed"
+  (while [ -e "$work/feed" ]; do add 10 || true; sleep 0.5; done) &
+  feeder=$!
+  pids+=("$feeder")
+}
+fed() {
+  rm "$work/feed"
+  wait "$feeder"
+}
+everything() { [ "$(stats | jq .missing)" = 0 ]; }
 # count is alerts made, alerts arrived, missing, repeats.
 count() { stats | jq -r '"\(.devo.unique + .missing) made, \(.devo.unique) arrived, \(.missing) missing, \(.devo.duplicates) repeats"'; }
 arrived() { [ "$(stats | jq '.missing == 0 and .devo.unique >= '"$1")" = true ]; }
@@ -42,6 +54,31 @@ exact() {
   echo "$(count)"
   [ "$(stats | jq '.missing == 0 and .devo.duplicates == 0')" = true ] || fail "an alert is missing or came twice"
 }
+
+# made is how many alerts there are, whether they have arrived or not.
+made() { stats | jq '.devo.unique + .missing'; }
+# flows waits until one of the alerts that are made from now on has arrived, 30 s at most, and sets `flowed` to the seconds.
+# Alerts must be coming.
+flows() {
+  local before begun=$EPOCHREALTIME
+  before=$(made)
+  until [ "$(stats | jq ".devo.unique > $before")" = true ]; do
+    flowed=$(seconds_since "$begun")
+    [ "${flowed%.*}" -lt 30 ] || fail "no alert of $(count) has come through for $flowed s"
+    sleep 0.2
+  done
+  flowed=$(seconds_since "$begun")
+}
+seconds_since() { awk -v a="$1" -v b="$EPOCHREALTIME" 'BEGIN {printf "%.1f", b - a}'; }
+
+# killed CONTAINER kills its program as the kernel would; the engine starts it again.
+killed() { kill -9 "$(docker inspect -f '{{.State.Pid}}' "$1")"; }
+# cut_off takes a service's container off its network, joined puts it back.
+cut_off() {
+  network=$(docker inspect -f '{{range $name, $_ := .NetworkSettings.Networks}}{{$name}}{{end}}' "$(container "$1")")
+  docker network disconnect -f "$network" "$(container "$1")"
+}
+joined() { docker network connect --alias "$1" "$network" "$(container "$1")"; }
 
 # hinted is the newest command that an error names, mend does it as a person would: in the folder of the compose file.
 hinted() { grep -o "chown [-R ]*[0-9][0-9]* [^ ,\"]*" | tail -1 || true; }

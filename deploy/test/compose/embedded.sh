@@ -1,7 +1,7 @@
 # Everything in one container: deploy/compose/embedded.yml, and `docker run` in place of the known collector's image.
 # Sourced by run.sh.
 
-file=deploy/compose/embedded.yml
+files=(-f "$root/deploy/compose/embedded.yml")
 quick collector
 
 step "one container: first up with nothing but a configuration"

@@ -1,93 +1,12 @@
 #!/usr/bin/env bash
 # The container form, on the engine of this machine: first start, wrong files, scaling, a changed configuration, nats
 # away, down and up, demo, everything in one container. It prints what it counted, ends with 1 if one alert is missing
-# or came twice, and removes everything that it started. Needs docker, docker-compose (or docker compose), curl, jq, openssl, and
-# root, for files of other users.
-set -euo pipefail
-root=$(cd "$(dirname "$0")/../../.." && pwd)
-not_run() { echo "compose-test: NOT RUN: $*" >&2; exit 1; }
-for program in docker curl jq openssl go; do command -v "$program" >/dev/null || not_run "there is no $program"; done
-docker info >/dev/null 2>&1 || not_run "no docker engine answers; start it (systemctl start docker, or dockerd &), then: make compose-test"
-[ "$(id -u)" = 0 ] || not_run "it makes files of other users: run it as root"
-dc=(docker-compose)
-command -v docker-compose >/dev/null || dc=(docker compose)
-"${dc[@]}" version >/dev/null 2>&1 || not_run "there is neither docker-compose nor docker compose"
-
-work=$(mktemp -d)
-simulator=$work/simulator
-tag=compose-test-$$
-export VERSION=$tag COMMIT=$tag COMPOSE_PROJECT_NAME=collector-$tag DEMO_PORT=0 DEMO_RATE=0 DOCKER_BUILDKIT=0 COMPOSE_DOCKER_CLI_BUILD=0
-export GOPROXY=${GOPROXY:-$(go env GOPROXY)} GOSUMDB=${GOSUMDB:-$(go env GOSUMDB)} GONOSUMDB=${GONOSUMDB:-$(go env GONOSUMDB)}
-images=(collector fetcher dedup sender simulator)
-file=docker-compose.yml
-# here is compose in the user's folder, with the file that is tried. quick.yml only asks for health more often.
-here() { "${dc[@]}" -f "$root/$file" -f "$work/quick.yml" --project-directory "$work" "$@"; }
-pids=()
-# stop ends what this script runs beside itself, and waits for it.
-stop() {
-  [ "${#pids[@]}" -eq 0 ] || { kill "${pids[@]}" 2>/dev/null || true; wait "${pids[@]}" 2>/dev/null || true; }
-}
-source "$root/deploy/test/compose/check.sh"
-
-clean() {
-  local status=$?
-  trap - EXIT
-  set +e
-  if [ "$status" -ne 0 ]; then
-    for part in embedded team; do [ ! -e "$work/$part.log" ] || cat "$work/$part.log"; done
-    echo "== failed; the last lines of all containers"
-    here logs --no-color --tail 15 2>&1 | cut -c1-400 | tail -90
-  fi
-  stop
-  docker rm -fv "one-$tag" "copy-$tag" >/dev/null 2>&1
-  # By the projects' labels, whichever of the files made them.
-  for project in "$COMPOSE_PROJECT_NAME" "$COMPOSE_PROJECT_NAME-embedded" "$COMPOSE_PROJECT_NAME-team"; do
-    docker ps -aq --filter "label=com.docker.compose.project=$project" | xargs -r docker rm -fv >/dev/null 2>&1
-    docker network ls -q --filter "label=com.docker.compose.project=$project" | xargs -r docker network rm >/dev/null 2>&1
-    docker volume ls -q --filter "label=com.docker.compose.project=$project" | xargs -r docker volume rm >/dev/null 2>&1
-  done
-  for i in "${images[@]}"; do docker rmi -f "defender-iot-collector/$i:$tag" "defender-iot-collector/$i:$tag-next" >/dev/null 2>&1; done
-  "$root/deploy/test/compose/images.sh" remove "$work/images"
-  rm -rf "$work"
-  left=$( (docker ps -aq --filter "name=$tag"; docker network ls -q --filter "name=$tag"; docker volume ls -q --filter "name=$tag"; docker images -q "defender-iot-collector/*:$tag") | wc -l)
-  echo "left behind: $left containers, networks, volumes and images"
-  exit "$status"
-}
-trap clean EXIT
-trap 'exit 1' INT TERM
-
-# simulate starts a simulator on this machine, where containers reach it, with its files in a folder.
-simulate() {
-  "$simulator" --azure-listen "$gateway:0" --devo-listen "$gateway:0" --control-listen 127.0.0.1:0 --host "$gateway" \
-    --quota 0 --backfill 100 --rate 0 --dir "$1" >"$1.log" 2>&1 &
-  pids+=($!)
-  until_true "the simulator" grep -q "simulator is ready" "$1.log"
-  control=$(sed -n 's/.*simulator is ready.* control=\([^ ]*\) .*/\1/p' "$1.log")
-}
-# configure puts a simulator's configuration and certificates where the user has them, owned by $2, for it alone.
-configure() {
-  rm -rf "$work/config" "$work/certs"
-  mkdir -p "$work/config" "$work/certs"
-  cp "$1/config.yaml" "$work/config/config.yaml"
-  cp "$1"/certs/* "$work/certs/"
-  # So that each replica's figures can be read from here.
-  echo 'telemetry: {listen: "0.0.0.0:8080"}' >>"$work/config/config.yaml"
-  chown -R "$2" "$work/config" "$work/certs"
-  chmod 0600 "$work/config/config.yaml" "$work"/certs/*
-  chmod 0644 "$work/certs/azure-ca.crt" # the simulated cloud's, which a real configuration has not
-  chmod 0755 "$work" "$work/config" "$work/certs"
-}
-
-step "images, all five by the Dockerfile"
-mkdir -p "$work/deploy/nats" && cp "$root"/deploy/nats/*.conf "$root/deploy/nats/health.sh" "$work/deploy/nats/"
+# or came twice, and removes everything that it started.
+name=compose-test
+source "$(dirname "$0")/engine.sh"
 quick nats fetcher dedup sender
-"$root/deploy/test/compose/images.sh" make "$work/images"
-echo "base images for the test made after $SECONDS s"
-if [ -z "${READY_IMAGES:-}" ]; then
-  "${dc[@]}" -f "$root/docker-compose.yml" --project-directory "$root" --profile demo build >"$work/build.log" 2>&1 || { tail -40 "$work/build.log"; fail build; }
-else # to try this script itself
-  for i in "${images[@]}"; do docker tag "${READY_IMAGES/NAME/$i}" "defender-iot-collector/$i:$tag"; done
-fi
+
+step "what the images are"
 for i in "${images[@]}"; do
   size=$(docker image inspect -f '{{.Size}}' "defender-iot-collector/$i:$tag")
   limit=30
@@ -96,13 +15,6 @@ for i in "${images[@]}"; do
   [ "$size" -le $((limit * 1000000)) ] || fail "image $i is too large"
 done
 docker run --rm "defender-iot-collector/collector:$tag" --version
-docker create --name "copy-$tag" "defender-iot-collector/simulator:$tag" >/dev/null
-docker cp "copy-$tag:/bin/simulator" "$simulator" >/dev/null
-docker rm "copy-$tag" >/dev/null
-gateway=$(docker network inspect bridge -f '{{(index .IPAM.Config 0).Gateway}}')
-# An older engine does not tell it.
-[ -n "$gateway" ] || gateway=$(ip -4 -o addr show docker0 | awk '{sub("/.*", "", $4); print $4}')
-[ -n "$gateway" ] || fail "this machine's address in docker's network is not known"
 
 step "first start without a configuration"
 here up -d >"$work/up.log" 2>&1 && fail "it started without a configuration"
@@ -154,21 +66,6 @@ until_true "alerts through one sender" arrived 31100
 echo "back to one sender"
 exact
 
-# beside runs a part beside the rest, which is mostly waiting: in a folder and a project of its own.
-declare -A parts
-beside() {
-  (
-    trap stop EXIT
-    trap 'exit 1' INT TERM
-    pids=()
-    mkdir "$work/$1"
-    work=$work/$1
-    export COMPOSE_PROJECT_NAME=$COMPOSE_PROJECT_NAME-$1
-    source "$root/deploy/test/compose/$1.sh"
-  ) >"$work/$1.log" 2>&1 &
-  parts[$1]=$!
-  pids+=("$!")
-}
 beside embedded
 beside team
 
@@ -225,10 +122,5 @@ echo "published by the demo: $published"
 exact
 here --profile demo down -v >/dev/null 2>&1
 
-for part in "${!parts[@]}"; do
-  status=0
-  wait "${parts[$part]}" || status=$?
-  cat "$work/$part.log"
-  [ "$status" = 0 ] || fail "$part"
-done
+ended
 step "done"

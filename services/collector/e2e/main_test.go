@@ -14,7 +14,8 @@ import (
 // bin is the folder of the programs.
 var bin string
 
-// The programs. Those that end in faultpoints can be killed at named points and by marked messages.
+// The programs. Those that end in faultpoints can be killed at named points and by marked messages; those that end in -next
+// write and read envelopes of a major version that the others do not know.
 const (
 	collectorProgram = "collector"
 	killableProgram  = "collector-faultpoints"
@@ -25,6 +26,7 @@ const (
 	senderProgram    = "sender"
 	simulatorProgram = "simulator"
 	natsProgram      = "nats-server"
+	next             = "-next"
 )
 
 func TestMain(m *testing.M) {
@@ -75,6 +77,9 @@ func build(dir string) error {
 		{fetcherProgram, "defenderiot/services/fetcher/cmd/fetcher", ""},
 		{dedupProgram, "defenderiot/services/dedup/cmd/dedup", ""},
 		{senderProgram, "defenderiot/services/sender/cmd/sender", ""},
+		{fetcherProgram + next, "defenderiot/services/fetcher/cmd/fetcher", "nextmajor"},
+		{dedupProgram + next, "defenderiot/services/dedup/cmd/dedup", "nextmajor"},
+		{senderProgram + next, "defenderiot/services/sender/cmd/sender", "nextmajor"},
 		{simulatorProgram, "defenderiot/services/simulator/cmd/simulator", ""},
 		{natsProgram, "github.com/nats-io/nats-server/v2", ""},
 	} {

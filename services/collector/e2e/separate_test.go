@@ -134,22 +134,32 @@ func TestSeparatePrograms(t *testing.T) {
 // configureSenders gives each sender a configuration with an address of its own for its metrics.
 func (w *world) configureSenders(metrics [2]int) {
 	w.t.Helper()
+	for i, name := range []string{"sender-1.yaml", "sender-2.yaml"} {
+		w.listening(name, metrics[i])
+	}
+}
+
+// listening writes the configuration once more under another name, with an address for the metrics.
+func (w *world) listening(name string, port int) {
+	w.t.Helper()
 	text, err := os.ReadFile(filepath.Join(w.dir, "config.yaml"))
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	for i, name := range []string{"sender-1.yaml", "sender-2.yaml"} {
-		own := strings.Replace(string(text), "listen: 127.0.0.1:0", fmt.Sprintf("listen: 127.0.0.1:%d", metrics[i]), 1)
-		if err := os.WriteFile(filepath.Join(w.dir, name), []byte(own), 0o600); err != nil {
-			w.t.Fatal(err)
-		}
+	own := strings.Replace(string(text), "listen: 127.0.0.1:0", fmt.Sprintf("listen: 127.0.0.1:%d", port), 1)
+	if err := os.WriteFile(filepath.Join(w.dir, name), []byte(own), 0o600); err != nil {
+		w.t.Fatal(err)
 	}
 }
 
-var confirmedMetric = regexp.MustCompile(`(?m)^collector_sender_confirmed_total\{[^}]*output="devo_1"[^}]*\} ([0-9.e+]+)$`)
-
 // confirmedBy reads from a sender's metrics how many alerts it has confirmed; 0 while it does not answer.
 func confirmedBy(t *testing.T, port int) float64 {
+	t.Helper()
+	return counter(t, port, "collector_sender_confirmed_total")
+}
+
+// counter is the sum over one of a program's metrics; 0 while it does not answer.
+func counter(t *testing.T, port int, name string) (sum float64) {
 	t.Helper()
 	client := http.Client{Timeout: 10 * time.Second}
 	defer client.CloseIdleConnections()
@@ -162,15 +172,14 @@ func confirmedBy(t *testing.T, port int) float64 {
 	if err != nil {
 		return 0
 	}
-	found := confirmedMetric.FindSubmatch(text)
-	if found == nil {
-		return 0
+	for _, found := range regexp.MustCompile(`(?m)^`+name+`(?:\{.*\})? ([0-9.e+]+)$`).FindAllSubmatch(text, -1) {
+		n, err := strconv.ParseFloat(string(found[1]), 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum += n
 	}
-	n, err := strconv.ParseFloat(string(found[1]), 64)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n
+	return sum
 }
 
 // stopServer stops a nats-server in order; its exit code is its own business.
