@@ -9,8 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"defenderiot/pkg/bus"
 	"defenderiot/pkg/bus/bustest"
 	"defenderiot/pkg/bus/embedded"
@@ -18,11 +16,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m,
-		// The server starts this one once for the process and never ends it.
-		goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server/ats.init.0.func1"),
-		goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server.(*Account).EnableJetStream"),
-	)
+	bustest.Leaks(m)
 }
 
 func messages(n int, subject string) []bus.Message {

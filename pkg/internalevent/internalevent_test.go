@@ -9,13 +9,12 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"go.uber.org/goleak"
-
+	"defenderiot/pkg/bus/bustest"
 	"defenderiot/pkg/telemetry"
 )
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server/ats.init.0.func1"))
+	bustest.Leaks(m)
 }
 
 var update = flag.Bool("update", false, "write the golden files anew")

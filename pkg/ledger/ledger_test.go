@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"go.uber.org/goleak"
 
 	"defenderiot/pkg/bus"
 	"defenderiot/pkg/bus/bustest"
@@ -23,11 +22,7 @@ import (
 const output = "devo us"
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m,
-		// The server starts these once for the process and never ends them.
-		goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server/ats.init.0.func1"),
-		goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server.(*Account).EnableJetStream"),
-	)
+	bustest.Leaks(m)
 }
 
 func subject(instance string) string {

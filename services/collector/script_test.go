@@ -14,13 +14,14 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"defenderiot/pkg/bus/bustest"
 	"defenderiot/pkg/process"
 	"defenderiot/services/collector"
 	"defenderiot/services/simulator"
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){
+	testscript.Main(bustest.Leakless{M: m}, map[string]func(){
 		"collector": func() { os.Exit(process.Execute(collector.Command(os.Stdout, os.Stderr), os.Stderr)) },
 	})
 }

@@ -9,7 +9,6 @@ import (
 
 	"go.opentelemetry.io/otel/metric/noop"
 	nooptrace "go.opentelemetry.io/otel/trace/noop"
-	"go.uber.org/goleak"
 
 	"defenderiot/pkg/bus"
 	"defenderiot/pkg/bus/bustest"
@@ -20,7 +19,7 @@ import (
 
 func TestMain(m *testing.M) {
 	trial.Enter(map[string]trial.Work{dedup.TrialWork: deadly})
-	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server/ats.init.0.func1"))
+	bustest.Leaks(m)
 }
 
 var source = proto.Source{Input: "defender_for_iot", InputID: "23453", Service: "iot_security_alerts"}

@@ -8,8 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"defenderiot/pkg/bus"
 	"defenderiot/pkg/bus/bustest"
 	"defenderiot/pkg/trial"
@@ -19,7 +17,7 @@ import (
 
 func TestMain(m *testing.M) {
 	trial.Enter(map[string]trial.Work{sender.TrialWork: deadly})
-	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server/ats.init.0.func1"))
+	bustest.Leaks(m)
 }
 
 // deadly is the trial of a sender that some alerts end, or hold up.

@@ -1,0 +1,9 @@
+package process
+
+import (
+	"testing"
+
+	"defenderiot/pkg/bus/bustest"
+)
+
+func TestMain(m *testing.M) { bustest.Leaks(m) }
