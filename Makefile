@@ -16,7 +16,7 @@ export GOFLAGS := $(GOFLAGS) -buildvcs=false
 # What the compiler optimises for: where the programs spent their time in the benchmark.
 PROFILE  := services/collector/cmd/bench/programs.pprof
 
-.PHONY: build test race lint fuzz bench bench-peers profile e2e fault fault-soak receivers-test rules-test names-test demo images compose-valid compose-test compose-soak cluster-fault clean
+.PHONY: build test race lint fuzz bench bench-peers profile e2e fault fault-race fault-soak receivers-test rules-test names-test demo images compose-valid compose-test compose-soak cluster-fault clean
 
 ## build: static binaries in bin/
 # One go build for all of them: their links run side by side.
@@ -75,6 +75,12 @@ FAULTS := Damaged|Clock|Killed|Stopped|Paused|Standby|Endpoint|Azure|Setup|Token
 fault:
 	@mkdir -p bin
 	@$(E2E) -timeout 15m -run '^Test.*($(FAULTS))'
+	@cat bin/faults.txt
+
+## fault-race: the fault tests with the race detector in every program; much slower, a report of a race fails
+fault-race:
+	@mkdir -p bin
+	@E2E_RACE=1 $(E2E) -timeout 60m -parallel 2 -run '^Test.*($(FAULTS))'
 	@cat bin/faults.txt
 
 ## fault-soak: all faults at random for DURATION, by SEED

@@ -84,8 +84,13 @@ func build(dir string) error {
 		{natsProgram, "github.com/nats-io/nats-server/v2", ""},
 	} {
 		// -trimpath as in `make build`, so that both share the compiled packages.
-		cmd := exec.Command("go", "build", "-trimpath", "-tags", p.tags, "-o", filepath.Join(dir, p.program), p.source)
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		args := []string{"build", "-trimpath", "-tags", p.tags, "-o", filepath.Join(dir, p.program)}
+		cgo := "0"
+		if race && p.program != natsProgram {
+			args, cgo = append(args, "-race"), "1"
+		}
+		cmd := exec.Command("go", append(args, p.source)...)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED="+cgo)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("build %s: %w\n%s", p.program, err, out)
 		}

@@ -24,6 +24,9 @@ type Program struct {
 	done   chan struct{}
 }
 
+// raceReport begins what the race detector prints.
+const raceReport = "WARNING: DATA RACE"
+
 // Start runs the program at path in dir; it is killed at the end of the test. environment is added to the test's.
 func Start(t *testing.T, dir, path string, environment []string, args ...string) *Program {
 	t.Helper()
@@ -40,6 +43,9 @@ func Start(t *testing.T, dir, path string, environment []string, args ...string)
 	}()
 	t.Cleanup(func() {
 		p.Kill()
+		if strings.Contains(p.Log.String(), raceReport) {
+			t.Errorf("%s: the race detector has found something", p.Name)
+		}
 		if text := p.Log.String(); t.Failed() && text != "" {
 			t.Logf("%s (pid %d) printed:\n%s", strings.Join(p.Cmd.Args, " "), p.Cmd.Process.Pid, tail(text))
 		}
