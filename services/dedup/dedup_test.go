@@ -81,7 +81,12 @@ func settled(t *testing.T, b *bus.Bus) map[string]int {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if i := c.CachedInfo(); i.NumPending == 0 && i.NumAckPending == 0 {
+		raw, err := b.JetStream().Stream(ctx, proto.StreamRaw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// The floor, too: what is just being handed out is for a moment neither pending nor unacknowledged.
+		if i := c.CachedInfo(); i.NumPending == 0 && i.NumAckPending == 0 && i.AckFloor.Stream >= raw.CachedInfo().State.LastSeq {
 			break
 		}
 		time.Sleep(20 * time.Millisecond)
