@@ -246,7 +246,7 @@ func scrape(t *testing.T) series {
 			continue
 		}
 		if shown = get(t, string(url)); shown["collector_keeper_last_round_timestamp_seconds"] != nil &&
-			shown["collector_sender_alert_to_confirmation_seconds_count"] != nil {
+			shown["collector_sender_alert_to_confirmation_seconds_count"] != nil && shown["collector_sender_pending"] != nil {
 			shown["up"] = map[string]bool{}
 			addElsewhere(t, shown)
 			for _, own := range shown {

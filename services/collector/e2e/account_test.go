@@ -60,6 +60,7 @@ func (w *world) settle(recovered time.Duration) account {
 	for _, p := range w.programs {
 		if p.Running() && p.Name != natsProgram {
 			a.peak = max(a.peak, p.memory(a.created))
+			p.atRest()
 		}
 	}
 	w.enter(a)

@@ -138,6 +138,31 @@ func (p *program) leaks() func() {
 	}
 }
 
+// What a process has open when everything is delivered and confirmed, whatever it went through before.
+const (
+	restDescriptors = 60
+	restGoroutines  = 180
+)
+
+// atRest demands that a process that has nothing to do keeps to these bounds, in time for connections to end.
+func (p *program) atRest() {
+	p.t.Helper()
+	if len(p.Log.Lines("telemetry=")) == 0 {
+		return // it has only just begun
+	}
+	var d, g int
+	for deadline := time.Now().Add(recoveryBound); ; time.Sleep(500 * time.Millisecond) {
+		if d, g = p.descriptors(), p.goroutines(); d <= restDescriptors && g <= restGoroutines {
+			p.t.Logf("%s at rest: %d descriptors, %d goroutines", p.Name, d, g)
+			return
+		}
+		if time.Now().After(deadline) {
+			p.t.Errorf("%s leaks: at rest it has %d descriptors (at most %d) and %d goroutines (at most %d)", p.Name, d, restDescriptors, g, restGoroutines)
+			return
+		}
+	}
+}
+
 // memory demands that a process keeps to its bound with so many hashes.
 func (p *program) memory(hashes int) int64 {
 	p.t.Helper()
