@@ -81,7 +81,12 @@ func settled(t *testing.T, b *bus.Bus) map[string]int {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if i := c.CachedInfo(); i.NumPending == 0 && i.NumAckPending == 0 {
+		v, err := b.Volume(ctx, proto.StreamRaw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// What was stored just now the server may not count as pending yet.
+		if i := c.CachedInfo(); i.NumPending == 0 && i.NumAckPending == 0 && i.Delivered.Stream >= v.LastSequence {
 			break
 		}
 		time.Sleep(20 * time.Millisecond)
