@@ -81,12 +81,12 @@ func settled(t *testing.T, b *bus.Bus) map[string]int {
 		if err != nil {
 			t.Fatal(err)
 		}
-		v, err := b.Volume(ctx, proto.StreamRaw)
+		raw, err := b.JetStream().Stream(ctx, proto.StreamRaw)
 		if err != nil {
 			t.Fatal(err)
 		}
-		// What was stored just now the server may not count as pending yet.
-		if i := c.CachedInfo(); i.NumPending == 0 && i.NumAckPending == 0 && i.Delivered.Stream >= v.LastSequence {
+		// The floor, too: what is just being handed out is for a moment neither pending nor unacknowledged.
+		if i := c.CachedInfo(); i.NumPending == 0 && i.NumAckPending == 0 && i.AckFloor.Stream >= raw.CachedInfo().State.LastSeq {
 			break
 		}
 		time.Sleep(20 * time.Millisecond)
