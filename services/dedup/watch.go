@@ -36,6 +36,7 @@ type watch struct {
 	rawLast    uint64 // ends at the last round
 	hashesLast uint64
 	scrubs     map[string]*scrub
+	audit      *audit // nil: none is under way
 }
 
 func newWatch(b *bus.Bus) *watch { return &watch{bus: b, scrubs: map[string]*scrub{}} }
@@ -45,6 +46,12 @@ type scrub struct {
 	next  uint64
 	start uint64 // up to here everything is read, settled meanwhile or not
 	last  uint64 // the stream's end at the last round
+}
+
+// audit is how far the look at the latest claims has come that follows each start.
+type audit struct {
+	next    uint64
+	waiting uint64 // the first claim whose alert was on its way; 0: none
 }
 
 // sight is what a round looks at.
@@ -245,7 +252,8 @@ func (w *watch) purgeable(name string, floor uint64) uint64 {
 // every claim of then is, too.
 func (w *watch) settle(s *sight) {
 	raw, hashes := s.volumes[proto.StreamRaw], s.volumes[hashesStream]
-	if w.rawLast > 0 && s.settled[proto.StreamRaw] >= w.rawLast {
+	// Not beyond what the audit has not looked at yet.
+	if w.audit == nil && w.rawLast > 0 && s.settled[proto.StreamRaw] >= w.rawLast {
 		w.seen.Audited = max(w.seen.Audited, w.hashesLast+1)
 	}
 	w.rawLast, w.hashesLast = raw.LastSequence, hashes.LastSequence
