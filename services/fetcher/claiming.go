@@ -154,9 +154,9 @@ func (k *claiming) old(start time.Time, id string) bool {
 // awaitDedup waits until dedup is done with what RAW holds now. Until then claims that say what was sent before may
 // still be missing, and what they belong to would be published to be sent a second time. Its errors are those of ending.
 func (s *session) awaitDedup(ctx context.Context) error {
-	begun, target := time.Now(), uint64(0)
+	begun, target, idle := time.Now(), uint64(0), 0
 	for wait := 20 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
-		behind, done, err := s.dedupBehind(ctx, &target)
+		behind, done, err := s.dedupBehind(ctx, &target, &idle)
 		if done {
 			s.slowClaims.over(s.logger, "dedup has claimed what was sent before")
 			return nil
@@ -177,8 +177,9 @@ func (s *session) awaitDedup(ctx context.Context) error {
 }
 
 // dedupBehind says how many messages lie before target that dedup is not done with; a target of 0 becomes the end of
-// RAW. RAW has no gaps: only its beginning is ever purged.
-func (s *session) dedupBehind(ctx context.Context, target *uint64) (behind uint64, done bool, err error) {
+// RAW. RAW has no gaps: only its beginning is ever purged. idle counts the looks in a row at which dedup had nothing to
+// do: what the server is just handing out is for a moment neither pending nor unacknowledged, so one look is not enough.
+func (s *session) dedupBehind(ctx context.Context, target *uint64, idle *int) (behind uint64, done bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, s.timing.call)
 	defer cancel()
 	consumer, err := s.bus.Consumer(ctx, proto.StreamRaw, proto.ConsumerDedup)
@@ -189,7 +190,12 @@ func (s *session) dedupBehind(ctx context.Context, target *uint64) (behind uint6
 	if *target == 0 {
 		*target = i.Delivered.Stream + i.NumPending
 	}
-	if i.AckFloor.Stream >= *target || i.NumPending == 0 && i.NumAckPending == 0 {
+	if i.NumPending == 0 && i.NumAckPending == 0 {
+		*idle++
+	} else {
+		*idle = 0
+	}
+	if i.AckFloor.Stream >= *target || *idle > 1 {
 		return 0, true, nil
 	}
 	return *target - i.AckFloor.Stream, false, nil
