@@ -43,6 +43,7 @@ func Audit(ctx context.Context, b *bus.Bus, from uint64, since time.Time) (a Aud
 		from = max(from, first)
 	}
 	a.Next = from
+	var elsewhere places
 	for next, settled := from, true; ; {
 		messages, err := b.Read(ctx, hashes, next)
 		if err != nil {
@@ -53,7 +54,7 @@ func Audit(ctx context.Context, b *bus.Bus, from uint64, since time.Time) (a Aud
 		}
 		next = messages[len(messages)-1].Sequence + 1
 		for part := range slices.Chunk(messages, Page) {
-			released, waiting, err := auditPage(ctx, b, part)
+			released, waiting, err := auditPage(ctx, b, &elsewhere, part)
 			a.Released, a.Waiting = a.Released+released, a.Waiting+waiting
 			if err != nil {
 				return a, err
@@ -66,7 +67,7 @@ func Audit(ctx context.Context, b *bus.Bus, from uint64, since time.Time) (a Aud
 	}
 }
 
-func auditPage(ctx context.Context, b *bus.Bus, messages []*jetstream.RawStreamMsg) (released, waiting int, err error) {
+func auditPage(ctx context.Context, b *bus.Bus, elsewhere *places, messages []*jetstream.RawStreamMsg) (released, waiting int, err error) {
 	open := make(map[string]heldClaim, len(messages)) // by the alert's subject in UNIQUE
 	for _, m := range messages {
 		claim, err := proto.DecodeClaim(m.Data)
@@ -84,12 +85,12 @@ func auditPage(ctx context.Context, b *bus.Bus, messages []*jetstream.RawStreamM
 		return 0, 0, fmt.Errorf("consumer of dedup: %w", err)
 	}
 	floor := consumer.CachedInfo().AckFloor.Stream
-	raw, err := b.Stream(ctx, proto.StreamRaw)
-	if err != nil {
+	// Before RAW, as after it: a letter goes back into RAW.
+	if err := elsewhere.readLetters(ctx, b); err != nil {
 		return 0, 0, err
 	}
 	for unique, c := range open {
-		on, err := onItsWay(ctx, raw, floor, unique, c)
+		on, err := elsewhere.onItsWay(ctx, b, floor, c)
 		if err != nil {
 			return 0, 0, err
 		}
@@ -102,7 +103,7 @@ func auditPage(ctx context.Context, b *bus.Bus, messages []*jetstream.RawStreamM
 	if err := dropStored(ctx, b, open); err != nil || len(open) == 0 {
 		return 0, waiting, err
 	}
-	if err := dropDead(ctx, b, open); err != nil {
+	if err := elsewhere.drop(ctx, b, open); err != nil {
 		return 0, waiting, err
 	}
 	lost := make([]heldClaim, 0, len(open))
@@ -113,7 +114,7 @@ func auditPage(ctx context.Context, b *bus.Bus, messages []*jetstream.RawStreamM
 	return released, waiting, err
 }
 
-// dropStored takes out what UNIQUE has.
+// dropStored takes out what UNIQUE has, as far as a look-up finds it.
 func dropStored(ctx context.Context, b *bus.Bus, open map[string]heldClaim) error {
 	subjects := make([]string, 0, len(open))
 	for unique := range open {
@@ -125,46 +126,6 @@ func dropStored(ctx context.Context, b *bus.Bus, open map[string]heldClaim) erro
 	}
 	for unique := range found {
 		delete(open, unique)
-	}
-	return nil
-}
-
-// onItsWay reports whether RAW holds the claim's alert, not acknowledged. The sequence alone says nothing: RAW may
-// have lost its end and given it to another alert.
-func onItsWay(ctx context.Context, raw jetstream.Stream, floor uint64, unique string, c heldClaim) (bool, error) {
-	m, err := raw.GetMsg(ctx, c.raw)
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		// Gone, or a dead letter that was put there again under another sequence.
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("read RAW at sequence %d: %w", c.raw, err)
-	}
-	if m.Sequence <= floor {
-		return false, nil
-	}
-	e, err := proto.DecodeEnvelope(m.Data)
-	if err != nil {
-		return !errors.Is(err, proto.ErrMalformed), nil // of a newer version: it waits
-	}
-	return proto.UniqueSubject(e.Source, e.Generation, e.Hash) == unique, nil
-}
-
-// dropDead takes out what is in the letters of dedup.
-func dropDead(ctx context.Context, b *bus.Bus, open map[string]heldClaim) error {
-	of := make(map[string]string, len(open))
-	subjects := make([]string, 0, len(open))
-	for unique, c := range open {
-		letter := proto.DeadLetter{Stage: proto.StageDedup, Stream: proto.StreamRaw, Sequence: c.raw}
-		of[letter.Subject()] = unique
-		subjects = append(subjects, letter.Subject())
-	}
-	found, err := b.Lookup(ctx, proto.StreamDead, subjects)
-	if err != nil {
-		return fmt.Errorf("look up dead letters: %w", err)
-	}
-	for subject := range found {
-		delete(open, of[subject])
 	}
 	return nil
 }
