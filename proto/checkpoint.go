@@ -124,7 +124,7 @@ func DecodeCheckpoint(data []byte) (*Checkpoint, error) {
 // redelivery of that same sequence owns the claim and publishes again; any other sequence is a duplicate.
 type Claim struct {
 	RawSequence uint64
-	// Silent: nothing is published under it, because the alert was sent before. The text ends in an s then.
+	// Silent: nothing is published under it, because the alert was sent before or its dead letter was dropped. The text ends in an s then.
 	Silent bool
 	// Released: what the sequence had was lost, so the next sighting of the alert takes the claim over. The text ends in an r.
 	Released bool

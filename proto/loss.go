@@ -57,6 +57,10 @@ type Loss struct {
 	// at From or later.
 	Released uint64 `json:"released"`
 	From     uint64 `json:"from"`
+	// Next is where releasing goes on in the hashes bucket; Waiting, if not 0, is the first claim before it whose alert
+	// was on its way, and is looked at again.
+	Next    uint64 `json:"next,omitempty"`
+	Waiting uint64 `json:"waiting,omitempty"`
 	// Positions are where the fetchers stood, by the token of the source.
 	Positions map[string]time.Time `json:"positions"`
 	// Gone counts the alerts that Azure no longer has; Hashes are of some of them.

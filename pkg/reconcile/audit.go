@@ -21,53 +21,73 @@ type heldClaim struct {
 	raw      uint64
 }
 
-// Audited is what an audit has found.
+const (
+	// audited is how many claims one call of Audit looks at, about: it ends after a whole answer of the bus.
+	audited = 20_000
+	// auditFor is after how long a call looks at no more pages: each claim whose alert is missing costs requests.
+	auditFor = 20 * time.Second
+)
+
+// Audited is what one call of Audit has found.
 type Audited struct {
-	// Next is the sequence of the hashes bucket at which the next one may begin: everything before it is in order, or
-	// was released. It stays where an alert is still on its way.
-	Next     uint64
-	Released int
-	// Waiting are claims whose alerts are in RAW.
-	Waiting int
+	// Next is the sequence of the hashes bucket at which the next call goes on, also after an error.
+	Next uint64
+	// Done: the claims were read to their end.
+	Done bool
+	// Lost are claims whose alerts are nowhere, Released those of them that were released.
+	Lost, Released int
+	// Waiting is the first claim whose alert is in RAW on its way, 0 where there is none: everything before it is in
+	// order, or was released.
+	Waiting uint64
 }
 
-// Audit reads the claims from a sequence of the hashes bucket on, and releases those whose alerts are nowhere: not in
-// UNIQUE, not in RAW on their way there, not in the dead letters. Claims that were made before since are left alone:
-// UNIQUE may have purged what belongs to them. It asks nothing of Azure. Doing it again changes nothing; several at
-// once do no harm. Errors are the bus's; what was released until then stays released.
-func Audit(ctx context.Context, b *bus.Bus, from uint64, since time.Time) (a Audited, err error) {
+// Audit looks at the claims from a sequence of the hashes bucket on, at about 20,000 or for about 20 s, and finds those
+// whose alerts are nowhere: not in UNIQUE, not in RAW on their way there, not in the dead letters. With free it releases
+// them. Claims that were made before since are left alone: UNIQUE may have purged what belongs to them. It asks nothing
+// of Azure. Doing it again changes nothing; several at once do no harm. Errors are the bus's; what was released until
+// then stays released, and counts.
+func Audit(ctx context.Context, b *bus.Bus, from uint64, since time.Time, free bool) (a Audited, err error) {
+	a.Next = from
 	hashes := proto.BucketStream(proto.BucketHashes)
 	if first, err := b.SequenceAt(ctx, hashes, since); err != nil {
 		return a, err
 	} else if !since.IsZero() {
-		from = max(from, first)
+		a.Next = max(from, first)
 	}
-	a.Next = from
 	var elsewhere places
-	for next, settled := from, true; ; {
-		messages, err := b.Read(ctx, hashes, next)
+	end, err := b.Volume(ctx, hashes)
+	if err != nil {
+		return a, err
+	}
+	begun := time.Now()
+	for read := 0; read < audited && time.Since(begun) <= auditFor; {
+		messages, err := b.Read(ctx, hashes, a.Next)
 		if err != nil {
 			return a, err
 		}
-		if len(messages) == 0 {
+		if len(messages) == 0 && a.Next > end.LastSequence {
+			a.Done = true
 			return a, nil
 		}
-		next = messages[len(messages)-1].Sequence + 1
+		if len(messages) == 0 { // what cannot be read ends an answer; there are claims behind it
+			a.Next++
+			read++
+		}
+		read += len(messages)
 		for part := range slices.Chunk(messages, Page) {
-			released, waiting, err := auditPage(ctx, b, &elsewhere, part)
-			a.Released, a.Waiting = a.Released+released, a.Waiting+waiting
-			if err != nil {
+			if err := a.page(ctx, b, &elsewhere, part, free); err != nil {
 				return a, err
 			}
-			settled = settled && waiting == 0
-			if settled {
-				a.Next = part[len(part)-1].Sequence + 1
+			a.Next = part[len(part)-1].Sequence + 1
+			if time.Since(begun) > auditFor {
+				return a, nil
 			}
 		}
 	}
+	return a, nil
 }
 
-func auditPage(ctx context.Context, b *bus.Bus, elsewhere *places, messages []*jetstream.RawStreamMsg) (released, waiting int, err error) {
+func (a *Audited) page(ctx context.Context, b *bus.Bus, elsewhere *places, messages []*jetstream.RawStreamMsg, free bool) error {
 	open := make(map[string]heldClaim, len(messages)) // by the alert's subject in UNIQUE
 	for _, m := range messages {
 		claim, err := proto.DecodeClaim(m.Data)
@@ -78,40 +98,53 @@ func auditPage(ctx context.Context, b *bus.Bus, elsewhere *places, messages []*j
 		open[proto.UniqueSubjectOf(key)] = heldClaim{subject: m.Subject, sequence: m.Sequence, raw: claim.RawSequence}
 	}
 	if err := dropStored(ctx, b, open); err != nil || len(open) == 0 {
-		return 0, 0, err
+		return err
 	}
 	consumer, err := b.Consumer(ctx, proto.StreamRaw, proto.ConsumerDedup)
 	if err != nil {
-		return 0, 0, fmt.Errorf("consumer of dedup: %w", err)
+		return fmt.Errorf("consumer of dedup: %w", err)
 	}
 	floor := consumer.CachedInfo().AckFloor.Stream
 	// Before RAW, as after it: a letter goes back into RAW.
 	if err := elsewhere.readLetters(ctx, b); err != nil {
-		return 0, 0, err
+		return err
 	}
 	for unique, c := range open {
 		on, err := elsewhere.onItsWay(ctx, b, floor, c)
 		if err != nil {
-			return 0, 0, err
+			return err
 		}
 		if on {
-			waiting++
+			a.Waiting = Earlier(a.Waiting, c.sequence)
 			delete(open, unique)
 		}
 	}
 	// What has moved on since is there now: dedup stores in UNIQUE, or in DEAD, before it acknowledges.
 	if err := dropStored(ctx, b, open); err != nil || len(open) == 0 {
-		return 0, waiting, err
+		return err
 	}
 	if err := elsewhere.drop(ctx, b, open); err != nil {
-		return 0, waiting, err
+		return err
+	}
+	a.Lost += len(open)
+	if !free {
+		return nil
 	}
 	lost := make([]heldClaim, 0, len(open))
 	for _, c := range open {
 		lost = append(lost, c)
 	}
-	released, err = release(ctx, b, lost)
-	return released, waiting, err
+	released, err := release(ctx, b, lost)
+	a.Released += released
+	return err
+}
+
+// Earlier is the lower of two sequences of which 0 says that there is none.
+func Earlier(a, b uint64) uint64 {
+	if a == 0 || b != 0 && b < a {
+		return b
+	}
+	return a
 }
 
 // dropStored takes out what UNIQUE has, as far as a look-up finds it.
@@ -170,17 +203,17 @@ func Unclaimed(ctx context.Context, b *bus.Bus, from uint64, most int) (count ui
 }
 
 // Rewind moves the position of every source back to its floor, so that its fetcher reads everything again that Azure
-// has; what is claimed is not sent again. It returns where they stood, by the token of the source. Doing it again
-// makes the fetchers begin again. A record that cannot be read is an error, and the others are rewound.
-func Rewind(ctx context.Context, b *bus.Bus) (map[string]time.Time, error) {
+// has; what is claimed is not sent again. It notes in stood where they stood, by the token of the source, and leaves
+// alone what is noted there: doing it again would make the fetchers begin again. A record that cannot be read is an
+// error, and the others are rewound.
+func Rewind(ctx context.Context, b *bus.Bus, stood map[string]time.Time) error {
 	stream := proto.BucketStream(proto.BucketCheckpoints)
 	prefix := proto.BucketSubject(proto.BucketCheckpoints, proto.RecordPrefix)
-	stood := map[string]time.Time{}
 	var errs []error
 	for range 10 { // against fetchers that move them at the same time
 		records, err := b.Lookup(ctx, stream, []string{prefix + ">"})
 		if err != nil {
-			return nil, fmt.Errorf("records of the sources: %w", err)
+			return fmt.Errorf("records of the sources: %w", err)
 		}
 		errs = errs[:0]
 		for subject, s := range records {
@@ -198,7 +231,7 @@ func Rewind(ctx context.Context, b *bus.Bus) (map[string]time.Time, error) {
 			break
 		}
 	}
-	return stood, errors.Join(errs...)
+	return errors.Join(errs...)
 }
 
 func rewind(ctx context.Context, b *bus.Bus, subject string, s bus.Stored) (stood time.Time, err error) {

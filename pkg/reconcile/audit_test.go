@@ -66,9 +66,9 @@ func TestAuditFindsEachPlace(t *testing.T) {
 	claimed(t, b, "a letter of an output has that sequence", 93) // lost
 	claimed(t, b, "stored", 94)
 	claimed(t, b, "gone", 95) // lost
-	a, err := reconcile.Audit(ctx, b, 0, time.Time{})
-	if err != nil || a.Released != 3 || a.Waiting != 3 {
-		t.Errorf("%+v, %v, want 3 released and 3 waiting", a, err)
+	a, err := reconcile.Audit(ctx, b, 0, time.Time{}, true)
+	if err != nil || a.Released != 3 || a.Lost != 3 || a.Waiting != 1 || !a.Done {
+		t.Errorf("%+v, %v, want 3 released, and the first one waiting", a, err)
 	}
 	_, hashes, err := reconcile.Unclaimed(ctx, b, 0, 10)
 	if err != nil {

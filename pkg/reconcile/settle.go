@@ -46,7 +46,8 @@ type Report struct {
 	Waiting uint64 `json:"waiting_for_dedup"`
 	// Unfetched start at or after the fetcher's position: it comes to them.
 	Unfetched uint64 `json:"not_fetched_yet"`
-	// Silent were sent before, by the collector whose state was imported or under another mode or generation.
+	// Silent were sent before, by the collector whose state was imported or under another mode or generation, or were
+	// given up with their dead letter.
 	Silent uint64 `json:"sent_before"`
 	// Unknown are claimed, and older than what UNIQUE still has: claimed, delivery no longer known.
 	Unknown uint64 `json:"delivery_no_longer_known"`

@@ -14,6 +14,7 @@ import (
 	"defenderiot/pkg/bus"
 	"defenderiot/pkg/config"
 	"defenderiot/pkg/fault"
+	"defenderiot/pkg/reconcile"
 	"defenderiot/pkg/replay"
 	"defenderiot/proto"
 )
@@ -266,8 +267,15 @@ func (a *app) deadDrop(ctx context.Context, c choice, dryRun, yes bool) error {
 		return err
 	}
 	defer end()
-	var chosen []uint64
-	if err := c.letters(ctx, b, func(l Letter) error { chosen = append(chosen, l.Letter); return nil }); err != nil {
+	var chosen, claimed []uint64
+	choose := func(l Letter) error {
+		chosen = append(chosen, l.Letter)
+		if raw := l.letter.Claimed(); raw > 0 {
+			claimed = append(claimed, raw)
+		}
+		return nil
+	}
+	if err := c.letters(ctx, b, choose); err != nil {
 		return err
 	}
 	if dryRun || len(chosen) == 0 {
@@ -276,6 +284,14 @@ func (a *app) deadDrop(ctx context.Context, c choice, dryRun, yes bool) error {
 	}
 	if !yes {
 		return fault.WithHint(fmt.Errorf("%d letters would be removed, and what they hold is not delivered", len(chosen)), "the same with --yes removes them")
+	}
+	// First, else the keeper takes the alerts for lost and has them fetched again.
+	if len(claimed) > 0 {
+		var raw proto.Sequences
+		raw.AddAll(claimed)
+		if _, err := reconcile.Silence(ctx, b, raw); err != nil {
+			return err
+		}
 	}
 	for _, sequence := range chosen {
 		if err := b.RemoveDeadLetter(ctx, sequence); err != nil {

@@ -89,6 +89,7 @@ func (s *site) deadLetters() {
 	claim("own", 7001)
 	claim("another's", 7002)
 	claim("again", 7006)
+	claim("junk", 7004)
 	letter(contract.StageSender, "devo_1", "/x/sent", "no frame", 1, 0, envelope("sent"))
 	letter(contract.StageDedup, "", "/x/own", "claim unreadable", 7001, 0, envelope("own"))
 	letter(contract.StageDedup, "", "/x/again", "two crashes", 7005, 7006, envelope("again"))
@@ -133,4 +134,10 @@ func (s *site) deadLetters() {
 	run(1, []string{"drop", "--all"}, "2 letters would be removed", "--yes")
 	run(0, []string{"drop", "--all", "--yes"}, "dropped 2")
 	run(0, []string{"list"}, "no dead letters")
+	// Given up: no audit of the claims takes its alert for lost.
+	subject := contract.BucketSubject(contract.BucketHashes, contract.HashKey(source, 1, contract.HashIdentity("junk")))
+	found, err := b.Lookup(t.Context(), contract.BucketStream(contract.BucketHashes), []string{subject})
+	if c, _ := contract.DecodeClaim(found[subject].Data); err != nil || !c.Silent || c.RawSequence != 7004 {
+		t.Errorf("claim of a dropped letter: %+v, %v", c, err)
+	}
 }

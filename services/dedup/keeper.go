@@ -152,15 +152,20 @@ func (k *Keeper) compare(ctx context.Context, volumes map[string]bus.Volume, con
 		// What began with one copy goes on, and nothing else does.
 		lost, s.fresh = nil, false
 	}
-	if err := k.losses.round(ctx, k.watch, s, lost); err != nil {
-		return fmt.Errorf("bring back what was lost: %w", err)
+	if err := k.losses.note(ctx, k.watch, s, lost); err != nil {
+		return fmt.Errorf("note what was lost: %w", err)
+	}
+	lossErr := k.losses.round(ctx, k.watch, s)
+	if lossErr != nil {
+		lossErr = fmt.Errorf("bring back what was lost: %w", lossErr)
 	}
 	k.figures.lost(k.losses.shown())
+	kept := k.watch.keep(ctx, s) // how far it has come, too, whatever stopped it
 	outputs, err := k.outputConsumers(ctx)
 	if err != nil {
-		return err
+		return errors.Join(lossErr, kept, err)
 	}
-	return errors.Join(k.watch.keep(ctx, s),
+	return errors.Join(lossErr, kept,
 		k.watch.giveUp(ctx, proto.StreamRaw, s.settled[proto.StreamRaw], []string{proto.ConsumerDedup}),
 		k.watch.giveUp(ctx, proto.StreamUnique, s.settled[proto.StreamUnique], outputs))
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"strings"
 	"time"
 
@@ -31,69 +32,91 @@ type losses struct {
 
 	loss     *proto.Loss
 	revision uint64
-	next     uint64 // of the hashes bucket, where the audit goes on
+	end      uint64 // of the hashes bucket at the round's begin
 	drained  uint64 // RAW's end when the fetchers had read everything again; 0: they have not
+
+	stood   map[string]time.Time // the positions that went back since claims were released last
+	rewound bool                 // all of them did
 }
 
-// round takes what the watch has noticed, and goes on with what was noticed before.
-func (l *losses) round(ctx context.Context, w *watch, s *sight, lost map[string]uint64) error {
+// note takes what the watch has noticed, and stores that it is lost. Only after that the watch may keep what it saw.
+func (l *losses) note(ctx context.Context, w *watch, s *sight, lost map[string]uint64) error {
 	if err := l.load(ctx); err != nil {
 		return err
 	}
-	if s.fresh && len(lost) == 0 && (l.loss == nil || l.loss.State != proto.LossReleasing) {
-		// What no figure tells: alerts that were claimed just before the end.
-		from := s.volumes[hashesStream].LastSequence + 1
-		a, err := reconcile.Audit(ctx, l.bus, w.seen.Audited, w.seen.UniqueSince)
-		if a.Released > 0 {
-			lost = map[string]uint64{proto.StreamUnique: uint64(a.Released)}
-			if err := l.notice(ctx, lost, from, uint64(a.Released)); err != nil {
-				return err
-			}
-		}
-		if err != nil {
-			return err
-		}
-		w.seen.Audited = max(w.seen.Audited, a.Next)
-	} else if len(lost) > 0 {
-		if err := l.notice(ctx, lost, s.volumes[hashesStream].LastSequence+1, 0); err != nil {
+	l.end = s.volumes[hashesStream].LastSequence
+	if len(lost) > 0 {
+		if err := l.notice(ctx, lost); err != nil {
 			return err
 		}
 	}
-	if l.loss == nil {
-		return nil
-	}
-	switch l.loss.State {
-	case proto.LossReleasing:
-		return l.release(ctx, w)
-	case proto.LossReading:
-		return l.read(ctx, s)
+	releasing := l.loss != nil && l.loss.State == proto.LossReleasing
+	switch {
+	case releasing:
+		w.audit = nil // all claims are looked at
+		if s.fresh && w.seen.Audited < l.loss.Next {
+			l.loss.Next = w.seen.Audited // what was made just before the end, again
+		}
+	case s.fresh:
+		w.audit = &audit{next: w.seen.Audited}
 	}
 	return nil
 }
 
+// round goes on with what was noticed, as far as one round can.
+func (l *losses) round(ctx context.Context, w *watch, s *sight) error {
+	var err error
+	if w.audit != nil {
+		err = l.audit(ctx, w)
+	}
+	if l.loss == nil {
+		return err
+	}
+	switch l.loss.State {
+	case proto.LossReleasing:
+		return errors.Join(err, l.release(ctx, w))
+	case proto.LossReading:
+		return errors.Join(err, l.read(ctx, s))
+	}
+	return err
+}
+
+// audit goes on looking at the latest claims after a start, for what no figure tells. It releases nothing: that is done
+// once the loss is stored.
+func (l *losses) audit(ctx context.Context, w *watch) error {
+	a, err := reconcile.Audit(ctx, l.bus, w.audit.next, w.seen.UniqueSince, false)
+	if a.Lost > 0 {
+		if noticed := l.notice(ctx, map[string]uint64{proto.StreamUnique: uint64(a.Lost)}); noticed != nil {
+			return errors.Join(err, noticed) // and found again
+		}
+		w.audit = nil
+		return err
+	}
+	w.audit.next, w.audit.waiting = a.Next, reconcile.Earlier(w.audit.waiting, a.Waiting)
+	w.seen.Audited = max(w.seen.Audited, reconcile.Earlier(w.audit.waiting, a.Next))
+	if a.Done {
+		w.audit = nil
+	}
+	return err
+}
+
 // notice says that something was lost, and stores it before anything is done about it.
-func (l *losses) notice(ctx context.Context, lost map[string]uint64, from, released uint64) error {
+func (l *losses) notice(ctx context.Context, lost map[string]uint64) error {
 	if len(lost) == 1 && lost[hashesStream] > 0 && l.loss != nil && l.loss.State != proto.LossSettled {
 		return nil // what is under way looks at all claims
 	}
-	var parts []string
 	next := l.loss
 	if next == nil || next.State == proto.LossSettled {
-		next = &proto.Loss{Noticed: time.Now().UTC(), Messages: map[string]uint64{}, From: from}
+		next = &proto.Loss{Noticed: time.Now().UTC(), Messages: map[string]uint64{}, From: l.end + 1}
 	}
-	for _, name := range []string{proto.StreamRaw, proto.StreamUnique, hashesStream} {
-		if n := lost[name]; n > 0 {
-			next.Messages[name] += n
-			parts = append(parts, fmt.Sprintf("%d of %s", n, strings.TrimPrefix(name, proto.BucketStream(""))))
-		}
-	}
+	said := addLost(next, lost)
 	next.State = proto.LossReleasing
-	next.Released += released
+	next.Next, next.Waiting = 0, 0
 	if err := l.put(ctx, next); err != nil {
 		return err
 	}
-	l.next = 0
-	l.logger.Error("the bus has lost messages that it had acknowledged: "+strings.Join(parts, ", ")+"; what belongs to them is fetched again",
+	l.stood, l.rewound = nil, false
+	l.logger.Error("the bus has lost messages that it had acknowledged: "+said+"; what belongs to them is fetched again",
 		"hint", "look at the machine's disk; `collector status` shows what becomes of it, docs/operating.md under MessagesLost what can be done")
 	return nil
 }
@@ -114,35 +137,49 @@ func Restored(ctx context.Context, b *bus.Bus) error {
 	})
 }
 
-// release gives up the claims of what is nowhere, and has everything read again.
+// release gives up the claims of what is nowhere, and has everything read again once it has looked at all of them.
 func (l *losses) release(ctx context.Context, w *watch) error {
-	a, err := reconcile.Audit(ctx, l.bus, l.next, w.seen.UniqueSince)
-	if err != nil {
-		l.loss.Released += uint64(a.Released)
-		return errors.Join(err, l.put(ctx, l.loss))
-	}
-	l.next = a.Next
 	next := *l.loss
-	next.Released += uint64(a.Released)
-	if a.Waiting == 0 {
-		next.State = proto.LossReading
-		w.seen.Audited = max(w.seen.Audited, a.Next)
+	a, err := reconcile.Audit(ctx, l.bus, next.Next, w.seen.UniqueSince, true)
+	next.Next, next.Waiting, next.Released = a.Next, reconcile.Earlier(next.Waiting, a.Waiting), next.Released+uint64(a.Released)
+	if a.Released > 0 {
+		l.stood, l.rewound = nil, false
 	}
-	if next.Positions == nil || a.Released > 0 {
-		stood, err := reconcile.Rewind(ctx, l.bus)
-		if err != nil {
+	if err != nil || !a.Done {
+		return errors.Join(err, l.put(ctx, &next))
+	}
+	if next.Positions == nil || !l.rewound {
+		if err := l.rewind(ctx, &next); err != nil {
 			return errors.Join(err, l.put(ctx, &next))
 		}
-		for token, at := range next.Positions {
-			if at.After(stood[token]) {
-				stood[token] = at
-			}
-		}
-		next.Positions = stood
-		l.logger.Warn(fmt.Sprintf("%d claims of alerts that are nowhere are released, and every input is read again from its start; what was sent is not sent again", next.Released))
+	}
+	if next.Waiting == 0 {
+		next.State = proto.LossReading
+		w.seen.Audited = max(w.seen.Audited, a.Next)
+	} else {
+		next.Next, next.Waiting = next.Waiting, 0
 	}
 	l.drained = 0
 	return l.put(ctx, &next)
+}
+
+// rewind moves the positions back and notes in next where they stood at the furthest.
+func (l *losses) rewind(ctx context.Context, next *proto.Loss) error {
+	if l.stood == nil {
+		l.stood = map[string]time.Time{}
+	}
+	if err := reconcile.Rewind(ctx, l.bus, l.stood); err != nil {
+		return err
+	}
+	stood := maps.Clone(l.stood)
+	for token, at := range next.Positions {
+		if at.After(stood[token]) {
+			stood[token] = at
+		}
+	}
+	next.Positions, l.rewound = stood, true
+	l.logger.Warn(fmt.Sprintf("%d claims of alerts that are nowhere are released, and every input is read again from its start; what was sent is not sent again", next.Released))
+	return nil
 }
 
 // read waits until the fetchers have read everything again, and dedup has passed it on; then it says what is missing.

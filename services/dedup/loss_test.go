@@ -27,8 +27,8 @@ func TestReleasedClaimIsTakenOver(t *testing.T) {
 	}
 	audit := func(want int) {
 		t.Helper()
-		a, err := reconcile.Audit(ctx, b, 0, time.Time{})
-		if err != nil || a.Released != want || a.Waiting != 0 {
+		a, err := reconcile.Audit(ctx, b, 0, time.Time{}, true)
+		if err != nil || a.Released != want || a.Waiting != 0 || !a.Done {
 			t.Errorf("%+v, %v, want %d released", a, err, want)
 		}
 	}

@@ -174,7 +174,7 @@ func (d *Dedup) putAside(ctx context.Context, s suspect, verdict error) {
 }
 
 // reserve claims the row of a message whose envelope must not be read, else every pull that sees the row would bring
-// it again. The claim is the message's own, so the letter can be tried again. first is false for a row that another
+// it again; a released claim is taken over. The claim is the message's own, so the letter can be tried again. first is false for a row that another
 // message has claimed: this one is a duplicate.
 func (d *Dedup) reserve(ctx context.Context, s suspect) (first bool, err error) {
 	if s.key == "" {
@@ -185,11 +185,15 @@ func (d *Dedup) reserve(ctx context.Context, s suspect) (first bool, err error) 
 	if err != nil {
 		return false, err
 	}
+	m := bus.Message{Subject: subject, Data: proto.Claim{RawSequence: own}.Encode(), ExpectEmpty: true}
 	if stored, taken := found[subject]; taken {
 		claim, err := proto.DecodeClaim(stored.Data)
-		return err != nil || claim.RawSequence == own, nil
+		if err != nil || !claim.Released {
+			return err != nil || claim.RawSequence == own, nil
+		}
+		m = bus.Message{Subject: subject, Data: proto.Claim{RawSequence: own, Again: true}.Encode(), ExpectLast: stored.Sequence}
 	}
-	if err := d.bus.TryBatch(ctx, stream, []bus.Message{{Subject: subject, Data: proto.Claim{RawSequence: own}.Encode(), ExpectEmpty: true}}); err != nil {
+	if err := d.bus.TryBatch(ctx, stream, []bus.Message{m}); err != nil {
 		return false, fmt.Errorf("claim: %w", err) // also if another was faster: the next look tells
 	}
 	return true, nil

@@ -140,6 +140,30 @@ func TestCopyOfACondemned(t *testing.T) {
 	}
 }
 
+// A condemned row whose claim was released takes it over, so it is in the dead letters, and once only.
+func TestCondemnedWithAReleasedClaim(t *testing.T) {
+	b := bustest.New(t, bustest.Topology())
+	ctx := bustest.Context(t)
+	hashes := proto.BucketStream(proto.BucketHashes)
+	subject := proto.BucketSubject(proto.BucketHashes, proto.HashKey(source, 1, proto.HashIdentity("deadly")))
+	if err := b.PublishBatch(ctx, hashes, []bus.Message{{Subject: subject, Data: proto.Claim{RawSequence: 900, Released: true}.Encode()}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.PublishBatch(ctx, proto.StreamRaw, []bus.Message{row(t, "before", 1), row(t, "deadly", 1), row(t, "deadly", 2)}); err != nil {
+		t.Fatal(err)
+	}
+	stop := startAfter(t, b, true)
+	settled(t, b)
+	stop()
+	if all := letters(t, b); len(all) != 1 || all[0].Sequence != 2 {
+		t.Errorf("letters %+v, want one of sequence 2", all)
+	}
+	found, err := b.Lookup(ctx, hashes, []string{subject})
+	if claim, _ := proto.DecodeClaim(found[subject].Data); err != nil || claim != (proto.Claim{RawSequence: 2, Again: true}) {
+		t.Errorf("claim %+v, %v", claim, err)
+	}
+}
+
 // A message that was condemned, put into RAW again and condemned again keeps its claim, so that the third time it can
 // arrive, once.
 func TestCondemnedTwice(t *testing.T) {

@@ -37,6 +37,7 @@ type watch struct {
 	scrubs     map[string]*scrub
 	doubted    map[string]bool // streams with copies whose figures told of a loss at the last round
 	margin     time.Duration   // see proto.Watch.UniqueSince
+	audit      *audit          // nil: none is under way
 }
 
 // sinceMargin is how much later than UNIQUE's first message claims are looked at: clocks of servers differ.
@@ -45,6 +46,12 @@ const sinceMargin = time.Hour
 // newWatch makes the watch of a bus whose UNIQUE keeps what is confirmed for that long.
 func newWatch(b *bus.Bus, retention time.Duration) *watch {
 	return &watch{bus: b, scrubs: map[string]*scrub{}, doubted: map[string]bool{}, margin: min(sinceMargin, retention/2)}
+}
+
+// audit is how far the look at the latest claims has come that follows each start.
+type audit struct {
+	next    uint64
+	waiting uint64 // the first claim whose alert was on its way; 0: none
 }
 
 // sight is what a round looks at.
@@ -163,7 +170,8 @@ func (w *watch) storedAt(ctx context.Context, name string, sequence uint64) (tim
 // every claim of then is, too.
 func (w *watch) settle(s *sight) {
 	raw, hashes := s.volumes[proto.StreamRaw], s.volumes[hashesStream]
-	if w.rawLast > 0 && s.settled[proto.StreamRaw] >= w.rawLast {
+	// Not beyond what the audit has not looked at yet.
+	if w.audit == nil && w.rawLast > 0 && s.settled[proto.StreamRaw] >= w.rawLast {
 		w.seen.Audited = max(w.seen.Audited, w.hashesLast+1)
 	}
 	w.rawLast, w.hashesLast = raw.LastSequence, hashes.LastSequence

@@ -175,6 +175,38 @@ func TestNoPullBeforeTheClaimsAreThere(t *testing.T) {
 	})
 }
 
+// A claim that cannot be read is dedup's last word on its row, so nothing waits for another one; a released one is not.
+func TestClaimingEndsAtAnUnreadableClaim(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		now := time.Now().UTC()
+		w.put("/broken", now.Add(-3*time.Hour))
+		w.put("/released", now.Add(-4*time.Hour))
+		w.put("/new", now.Add(-time.Hour))
+		w.imported(now.Add(-24*time.Hour), now.Add(-2*time.Hour))
+		released := claimsOf(testSource, 1).subject(proto.HashIdentity("/released"))
+		w.claims[claimsOf(testSource, 1).subject(proto.HashIdentity("/broken"))] = []byte("junk")
+		w.claims[released] = proto.Claim{RawSequence: 9, Released: true}.Encode()
+		stop := w.dedupRuns()
+		defer stop()
+		r := w.start(t, func(o *Options) { o.Service.Start = now.Add(-24 * time.Hour) })
+		w.settle(10 * time.Minute)
+		w.with(func() {
+			if sent, _ := w.copies("/new", 1); sent != 0 || w.checkpoint().Claiming == nil {
+				t.Errorf("it does not wait for the released claim: sent %d, record %+v", sent, w.checkpoint())
+			}
+			w.claims[released] = proto.Claim{RawSequence: 10, Silent: true}.Encode()
+		})
+		w.settle(10 * time.Minute)
+		w.with(func() {
+			if sent, _ := w.copies("/new", 1); sent != 1 || w.checkpoint().Claiming != nil {
+				t.Errorf("the phase has not ended: sent %d, record %+v", sent, w.checkpoint())
+			}
+		})
+		r.halt(t)
+	})
+}
+
 func TestResendStartsAtItsTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()

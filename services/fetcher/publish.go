@@ -212,6 +212,12 @@ func (s *session) knownBefore(ctx context.Context, rows []outgoing) error {
 
 // lookup says which of the subjects hold a readable claim, with one request for each 1,000.
 func (s *session) lookup(ctx context.Context, subjects []string) (map[string]bool, error) {
+	// An unreadable claim settles nothing: the row goes on and dedup decides. A released one asks for it.
+	return s.find(ctx, subjects, func(c proto.Claim, err error) bool { return err == nil && !c.Released })
+}
+
+// find says which of the subjects hold a claim that counts; counts gets what reading the claim has returned.
+func (s *session) find(ctx context.Context, subjects []string, counts func(proto.Claim, error) bool) (map[string]bool, error) {
 	if len(subjects) == 0 {
 		return nil, nil
 	}
@@ -221,8 +227,7 @@ func (s *session) lookup(ctx context.Context, subjects []string) (map[string]boo
 	}
 	known := make(map[string]bool, len(stored))
 	for subject, m := range stored {
-		// An unreadable claim settles nothing: the row goes on and dedup decides. A released one asks for it.
-		if claim, err := proto.DecodeClaim(m.Data); err == nil && !claim.Released {
+		if counts(proto.DecodeClaim(m.Data)) {
 			known[subject] = true
 		}
 	}
