@@ -63,18 +63,19 @@ profile: build
 	@go run ./services/collector/cmd/bench -profiles .bench -only source
 	@go tool pprof -proto .bench/pipeline.pprof .bench/source.pprof >$(PROFILE).new && mv $(PROFILE).new $(PROFILE)
 
-## e2e: the real binaries against the simulator, with kill -9 and broken connections; the table is what each fault has cost
+## e2e: the real binaries against the simulator, with kill -9 and broken connections; the table is what each fault has cost. E2EFLAGS=-short leaves the longest out
 E2E := E2E_TABLE=$(CURDIR)/bin/faults.txt go test -tags e2e -count 1 ./services/collector/e2e
+E2EFLAGS ?=
 e2e:
 	@mkdir -p bin
-	@$(E2E) -timeout 15m
+	@$(E2E) -timeout 20m $(E2EFLAGS)
 	@cat bin/faults.txt
 
 ## fault: the fault tests among them
-FAULTS := Damaged|Clock|Killed|Stopped|Paused|Standby|Endpoint|Azure|Setup|Tokens|OddRows|Separate|Soak|FullDisk|ReadOnlyDisk|StorageLimit|Permission
+FAULTS := Damaged|Poison|NewerMajor|Restored|Clock|Killed|Stopped|Paused|Standby|Endpoint|Azure|Setup|Tokens|OddRows|Separate|Soak|FullDisk|ReadOnlyDisk|StorageLimit|Permission
 fault:
 	@mkdir -p bin
-	@$(E2E) -timeout 15m -run '^Test.*($(FAULTS))'
+	@$(E2E) -timeout 20m -run '^Test.*($(FAULTS))'
 	@cat bin/faults.txt
 
 ## fault-race: the fault tests with the race detector in every program; much slower, a report of a race fails

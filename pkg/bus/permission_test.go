@@ -354,7 +354,12 @@ func TestWhyThereIsNoConnection(t *testing.T) {
 func TestRights(t *testing.T) {
 	d := secured(t)
 	for _, p := range bus.Permissions() {
-		user, restricted, err := d.Connect(d.Settings(p.User)).Rights(bustest.Context(t))
+		b := d.Connect(d.Settings(p.User))
+		ctx := bustest.Context(t)
+		for b.Connected() != nil && ctx.Err() == nil { // the server takes its time over a password
+			time.Sleep(20 * time.Millisecond)
+		}
+		user, restricted, err := b.Rights(ctx)
 		if err != nil || user != p.User || !restricted {
 			t.Errorf("%s: %q, %v, %v", p.User, user, restricted, err)
 		}

@@ -20,9 +20,9 @@ const many = 40_500 // claims; one step of an audit looks at 20,000
 // claimed stores claims that no alert belongs to.
 func claimed(t *testing.T, b *bus.Bus, n int) {
 	t.Helper()
-	for i := 0; i < n; i += 500 {
+	for i := 0; i < n; i += 1000 {
 		var msgs []bus.Message
-		for j := i; j < min(n, i+500); j++ {
+		for j := i; j < min(n, i+1000); j++ {
 			key := proto.HashKey(source, 1, proto.HashIdentity(fmt.Sprint("old ", j)))
 			msgs = append(msgs, bus.Message{Subject: proto.BucketSubject(proto.BucketHashes, key), Data: proto.Claim{RawSequence: 1, Silent: true}.Encode(), ExpectEmpty: true})
 		}
@@ -190,5 +190,45 @@ func TestSilenced(t *testing.T) {
 	}
 	if a, err := reconcile.Audit(ctx, b, 0, time.Time{}, true); err != nil || a.Lost != 0 || !a.Done {
 		t.Errorf("%+v, %v", a, err)
+	}
+}
+
+// TestReleasingWaits: while a claim's alert is on its way in RAW, its claim is looked at again and nothing counts as
+// read again; once dedup has passed it on, the loss goes on.
+func TestReleasingWaits(t *testing.T) {
+	b := bustest.New(t, bustest.Topology())
+	ctx := bustest.Context(t)
+	lose(t, b, "kept", "lost")
+	raw(t, b, envelope("on its way", 1))
+	subject := proto.BucketSubject(proto.BucketHashes, proto.HashKey(source, 1, proto.HashIdentity("on its way")))
+	if err := b.PublishBatch(ctx, proto.BucketStream(proto.BucketHashes), []bus.Message{{Subject: subject, Data: proto.Claim{RawSequence: 3}.Encode()}}); err != nil {
+		t.Fatal(err)
+	}
+	found, err := b.Lookup(ctx, proto.BucketStream(proto.BucketHashes), []string{subject})
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := newKeeper(t, b)
+	for range 3 {
+		if err := k.Round(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if _, loss := seen(ctx, t, b); loss == nil || loss.State != proto.LossReleasing || loss.Next != found[subject].Sequence || loss.Released != 1 {
+			t.Fatalf("loss %+v, want it to go on at the claim %d", loss, found[subject].Sequence)
+		}
+	}
+	stop := start(t, b)
+	defer stop()
+	for {
+		if err := k.Round(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if _, loss := seen(ctx, t, b); loss.State == proto.LossSettled {
+			if loss.Released != 1 || loss.Gone != 1 {
+				t.Errorf("loss %+v", loss)
+			}
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
 	}
 }

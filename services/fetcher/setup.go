@@ -97,12 +97,12 @@ func (u *setup) ensure(ctx context.Context) bool {
 // sayWaiting repeats at intervals what the pulls wait for, until end is called. What began the wait has said it
 // first. None of it is copied to Devo: it is one more line every 15 s for as long as a secret is wrong.
 func (u *setup) sayWaiting() (end func()) {
-	logger := telemetry.Uncopied(u.logger)
+	logger, text := telemetry.Uncopied(u.logger), u.waiting
 	over := make(chan struct{})
 	var group sync.WaitGroup
 	group.Go(func() {
 		for sleep(context.Background(), over, u.timing.waiting) {
-			logger.Warn(u.waiting)
+			logger.Warn(text)
 		}
 	})
 	return func() {

@@ -47,6 +47,9 @@ func TestAzureFailsBetweenPages(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			if tt.after > 0 {
+				long(t)
+			}
 			w := newWorld(t, simulator.Options{Backfill: 5500})
 			tt.fault.Skip, tt.fault.Answers = beforePage, 2
 			w.sim.Graph.Fail(tt.fault)

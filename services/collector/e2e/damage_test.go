@@ -32,17 +32,21 @@ func TestDamagedDisk(t *testing.T) {
 		killed bool
 		// small makes UNIQUE so small that alerts wait in RAW.
 		small bool
+		long  bool
 	}{
 		{name: "the end of UNIQUE is gone", stream: "UNIQUE", damage: truncate, killed: true},
-		{name: "a byte of UNIQUE is flipped", stream: "UNIQUE", damage: flip, killed: true},
-		{name: "a byte of UNIQUE is flipped that no start reads", stream: "UNIQUE", damage: flip},
-		{name: "the end of RAW is gone", stream: "RAW", damage: truncate, killed: true, small: true},
+		{name: "a byte of UNIQUE is flipped", stream: "UNIQUE", damage: flip, killed: true, long: true},
+		{name: "a byte of UNIQUE is flipped that no start reads", stream: "UNIQUE", damage: flip, long: true},
+		{name: "the end of RAW is gone", stream: "RAW", damage: truncate, killed: true, small: true, long: true},
 		{name: "a byte of RAW is flipped that no start reads", stream: "RAW", damage: flip, small: true},
-		{name: "the end of the claims is gone", stream: "KV_hashes", damage: truncate, killed: true},
+		{name: "the end of the claims is gone", stream: "KV_hashes", damage: truncate, killed: true, long: true},
 		{name: "a byte of the claims is flipped that no start reads", stream: "KV_hashes", damage: flip},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
+			if tt.long {
+				long(t)
+			}
 			var edits []string
 			if tt.small {
 				edits = []string{"globals:", "bus:\n  limits: {unique: 2MB}\nglobals:"}

@@ -195,6 +195,7 @@ func TestPoisonInSeparatePrograms(t *testing.T) {
 
 // However often the process itself is killed, that is nobody's fault: no dead letters.
 func TestKilledOftenPutsNothingAside(t *testing.T) {
+	long(t)
 	t.Parallel()
 	w := newWorld(t, simulator.Options{Backfill: 3000})
 	end := w.feed(100)

@@ -77,6 +77,14 @@ func (p *program) says(texts ...string) string {
 	return found[0]
 }
 
+// long leaves a test out with -short: others try nearly the same, and all of them together take too long to wait for.
+func long(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("long: run without -short")
+	}
+}
+
 // eventually waits for a condition.
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()

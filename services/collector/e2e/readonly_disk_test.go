@@ -71,6 +71,7 @@ func TestReadOnlyDisk(t *testing.T) {
 // The kernel makes a disk read-only after an error of the device, and only an unmount mends it. Nothing is lost between
 // what was acknowledged and the end, and a new start goes on.
 func TestReadOnlyDiskAfterAnError(t *testing.T) {
+	long(t)
 	t.Parallel()
 	w := newWorld(t, simulator.Options{Backfill: 1000})
 	d := w.device("state", "128M")
