@@ -150,7 +150,7 @@ func (k *Keeper) compare(ctx context.Context, volumes map[string]bus.Volume, con
 			return fmt.Errorf("report what was lost: %w", err)
 		}
 		// What began with one copy goes on, and nothing else does.
-		lost, s.fresh = nil, false
+		lost, s.fresh, k.watch.audit = nil, false, nil
 	}
 	if err := k.losses.note(ctx, k.watch, s, lost); err != nil {
 		return fmt.Errorf("note what was lost: %w", err)

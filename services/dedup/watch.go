@@ -95,6 +95,8 @@ func (w *watch) look(ctx context.Context, s *sight) (lost map[string]uint64, err
 			holes, err := w.scrub(ctx, name, v, s, before)
 			errs = append(errs, err)
 			n += holes
+		} else {
+			delete(w.scrubs, name) // of when there was one copy
 		}
 		if n > 0 {
 			lost[name] = n
