@@ -16,7 +16,8 @@ type Watch struct {
 	Streams map[string]Watched `json:"streams"`
 	// Audited: every claim below this sequence of the hashes bucket was seen with its alert in UNIQUE, or in RAW.
 	Audited uint64 `json:"audited"`
-	// UniqueSince: every alert that UNIQUE no longer has, and that was confirmed at every output, was stored before.
+	// UniqueSince: every alert that UNIQUE no longer has, and that was confirmed at every output, was stored before. It is
+	// up to an hour later than that.
 	UniqueSince time.Time `json:"unique_since"`
 }
 

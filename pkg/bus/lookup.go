@@ -148,12 +148,24 @@ func (b *Bus) SequenceAt(ctx context.Context, stream string, at time.Time) (sequ
 // maxReadBytes ends the answer to one Read; the message that reaches it is still in it.
 const maxReadBytes = 8 << 20
 
-// Read returns messages of stream from sequence first on, in order: at most 1,000 and not much more than 8 MiB;
-// none when there are no more. It changes nothing on the server. Safe for concurrent use.
+// Read returns messages of stream from sequence first on, in order: at most 1,000 and not much more than 8 MiB. None
+// when there are no more, and also where the server cannot read what comes next; what it passes over it does not say. On
+// a stream with copies any of them may answer, so what is not there may exist: [Bus.Get] tells. It changes nothing on the
+// server. Safe for concurrent use.
 func (b *Bus) Read(ctx context.Context, stream string, first uint64) ([]*jetstream.RawStreamMsg, error) {
+	return b.readMatching(ctx, stream, first)
+}
+
+// ReadMatching is [Bus.Read] of the messages on subjects that match filter.
+func (b *Bus) ReadMatching(ctx context.Context, stream, filter string, first uint64) ([]*jetstream.RawStreamMsg, error) {
+	return b.readMatching(ctx, stream, first, jetstreamext.GetBatchSubject(filter))
+}
+
+func (b *Bus) readMatching(ctx context.Context, stream string, first uint64, filter ...jetstreamext.GetBatchOpt) ([]*jetstream.RawStreamMsg, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	messages, err := jetstreamext.GetBatch(ctx, b.js, stream, maxLookup, jetstreamext.GetBatchSeq(max(first, 1)), jetstreamext.GetBatchMaxBytes(maxReadBytes))
+	messages, err := jetstreamext.GetBatch(ctx, b.js, stream, maxLookup,
+		append(filter, jetstreamext.GetBatchSeq(max(first, 1)), jetstreamext.GetBatchMaxBytes(maxReadBytes))...)
 	if err != nil {
 		return nil, fmt.Errorf("read %s from sequence %d on: %w", stream, first, err)
 	}

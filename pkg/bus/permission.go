@@ -89,6 +89,9 @@ func dedupSubjects() []string {
 		read(proto.BucketStream(proto.BucketLedgers)), read(proto.BucketStream(proto.BucketJobs)), read(proto.StreamUnique),
 		api("CONSUMER.NAMES."+proto.StreamUnique),
 		purge(proto.StreamRaw), purge(proto.StreamUnique),
+		// The keeper: whether a message is really gone, only a stream's leader knows.
+		api("STREAM.MSG.GET."+proto.StreamRaw, "STREAM.MSG.GET."+proto.StreamUnique, "STREAM.MSG.GET."+proto.StreamDead,
+			"STREAM.MSG.GET."+proto.BucketStream(proto.BucketHashes)),
 	)
 }
 

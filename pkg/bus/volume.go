@@ -22,6 +22,7 @@ type Volume struct {
 	// configuration counts from the next provisioning on.
 	Limit                       uint64
 	FirstSequence, LastSequence uint64
+	Replicas                    int       // how many servers have it
 	FirstTime, LastTime         time.Time // when these were stored; of an empty stream without meaning
 }
 
@@ -68,6 +69,7 @@ func (b *Bus) Volume(ctx context.Context, stream string) (v Volume, err error) {
 		} `json:"error"`
 		Config struct {
 			MaxBytes int64 `json:"max_bytes"`
+			Replicas int   `json:"num_replicas"`
 		} `json:"config"`
 		State struct {
 			Messages uint64    `json:"messages"`
@@ -86,7 +88,7 @@ func (b *Bus) Volume(ctx context.Context, stream string) (v Volume, err error) {
 	}
 	v = Volume{
 		Messages: info.State.Messages, Bytes: info.State.Bytes, Limit: uint64(max(info.Config.MaxBytes, 0)),
-		FirstSequence: info.State.First, LastSequence: info.State.Last,
+		FirstSequence: info.State.First, LastSequence: info.State.Last, Replicas: info.Config.Replicas,
 		FirstTime: info.State.Begin, LastTime: info.State.End,
 	}
 	return v, nil

@@ -54,19 +54,28 @@ func Audit(ctx context.Context, b *bus.Bus, from uint64, since time.Time, free b
 	} else if !since.IsZero() {
 		a.Next = max(from, first)
 	}
+	var elsewhere places
+	end, err := b.Volume(ctx, hashes)
+	if err != nil {
+		return a, err
+	}
 	begun := time.Now()
-	for read := 0; read < audited; {
+	for read := 0; read < audited && time.Since(begun) <= auditFor; {
 		messages, err := b.Read(ctx, hashes, a.Next)
 		if err != nil {
 			return a, err
 		}
-		if len(messages) == 0 {
+		if len(messages) == 0 && a.Next > end.LastSequence {
 			a.Done = true
 			return a, nil
 		}
+		if len(messages) == 0 { // what cannot be read ends an answer; there are claims behind it
+			a.Next++
+			read++
+		}
 		read += len(messages)
 		for part := range slices.Chunk(messages, Page) {
-			if err := a.page(ctx, b, part, free); err != nil {
+			if err := a.page(ctx, b, &elsewhere, part, free); err != nil {
 				return a, err
 			}
 			a.Next = part[len(part)-1].Sequence + 1
@@ -78,7 +87,7 @@ func Audit(ctx context.Context, b *bus.Bus, from uint64, since time.Time, free b
 	return a, nil
 }
 
-func (a *Audited) page(ctx context.Context, b *bus.Bus, messages []*jetstream.RawStreamMsg, free bool) error {
+func (a *Audited) page(ctx context.Context, b *bus.Bus, elsewhere *places, messages []*jetstream.RawStreamMsg, free bool) error {
 	open := make(map[string]heldClaim, len(messages)) // by the alert's subject in UNIQUE
 	for _, m := range messages {
 		claim, err := proto.DecodeClaim(m.Data)
@@ -96,12 +105,12 @@ func (a *Audited) page(ctx context.Context, b *bus.Bus, messages []*jetstream.Ra
 		return fmt.Errorf("consumer of dedup: %w", err)
 	}
 	floor := consumer.CachedInfo().AckFloor.Stream
-	raw, err := b.Stream(ctx, proto.StreamRaw)
-	if err != nil {
+	// Before RAW, as after it: a letter goes back into RAW.
+	if err := elsewhere.readLetters(ctx, b); err != nil {
 		return err
 	}
 	for unique, c := range open {
-		on, err := onItsWay(ctx, raw, floor, unique, c)
+		on, err := elsewhere.onItsWay(ctx, b, floor, c)
 		if err != nil {
 			return err
 		}
@@ -114,7 +123,7 @@ func (a *Audited) page(ctx context.Context, b *bus.Bus, messages []*jetstream.Ra
 	if err := dropStored(ctx, b, open); err != nil || len(open) == 0 {
 		return err
 	}
-	if err := dropDead(ctx, b, open); err != nil {
+	if err := elsewhere.drop(ctx, b, open); err != nil {
 		return err
 	}
 	a.Lost += len(open)
@@ -138,7 +147,7 @@ func Earlier(a, b uint64) uint64 {
 	return a
 }
 
-// dropStored takes out what UNIQUE has.
+// dropStored takes out what UNIQUE has, as far as a look-up finds it.
 func dropStored(ctx context.Context, b *bus.Bus, open map[string]heldClaim) error {
 	subjects := make([]string, 0, len(open))
 	for unique := range open {
@@ -150,46 +159,6 @@ func dropStored(ctx context.Context, b *bus.Bus, open map[string]heldClaim) erro
 	}
 	for unique := range found {
 		delete(open, unique)
-	}
-	return nil
-}
-
-// onItsWay reports whether RAW holds the claim's alert, not acknowledged. The sequence alone says nothing: RAW may
-// have lost its end and given it to another alert.
-func onItsWay(ctx context.Context, raw jetstream.Stream, floor uint64, unique string, c heldClaim) (bool, error) {
-	if c.raw <= floor {
-		return false, nil
-	}
-	m, err := raw.GetMsg(ctx, c.raw)
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		// Gone, or a dead letter that was put there again under another sequence.
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("read RAW at sequence %d: %w", c.raw, err)
-	}
-	e, err := proto.DecodeEnvelope(m.Data)
-	if err != nil {
-		return !errors.Is(err, proto.ErrMalformed), nil // of a newer version: it waits
-	}
-	return proto.UniqueSubject(e.Source, e.Generation, e.Hash) == unique, nil
-}
-
-// dropDead takes out what is in the letters of dedup.
-func dropDead(ctx context.Context, b *bus.Bus, open map[string]heldClaim) error {
-	of := make(map[string]string, len(open))
-	subjects := make([]string, 0, len(open))
-	for unique, c := range open {
-		letter := proto.DeadLetter{Stage: proto.StageDedup, Stream: proto.StreamRaw, Sequence: c.raw}
-		of[letter.Subject()] = unique
-		subjects = append(subjects, letter.Subject())
-	}
-	found, err := b.Lookup(ctx, proto.StreamDead, subjects)
-	if err != nil {
-		return fmt.Errorf("look up dead letters: %w", err)
-	}
-	for subject := range found {
-		delete(open, of[subject])
 	}
 	return nil
 }

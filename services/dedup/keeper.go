@@ -51,7 +51,7 @@ func NewKeeper(b *bus.Bus, t bus.Topology, logger *slog.Logger, m metric.Meter) 
 		bus: b, topology: t, logger: logger,
 		trouble: telemetry.NewIncident(logger, "purging settled messages"),
 		full:    telemetry.NewIncident(logger, "space in UNIQUE"),
-		watch:   newWatch(b), losses: &losses{bus: b, logger: logger},
+		watch:   newWatch(b, t.UniqueRetention), losses: &losses{bus: b, logger: logger},
 	}
 	return k, k.figures.observe(m)
 }
@@ -73,31 +73,50 @@ func (k *Keeper) Run(ctx context.Context) error {
 	return nil
 }
 
+// volumes takes what the streams hold, after the record that it is compared with. A server that was restarted meanwhile
+// may have lost what the connection before had not: then all of it is taken anew. An error may leave streams out; then
+// loaded says whether the record is there.
+func (k *Keeper) volumes(ctx context.Context) (volumes map[string]bus.Volume, connection uint64, loaded bool, err error) {
+	for {
+		var errs []error
+		connection = k.bus.Connections()
+		if connection != k.watch.connection {
+			_, err := ledger.Align(ctx, k.bus) // before it is compared
+			errs = append(errs, err)
+		}
+		err := k.watch.load(ctx)
+		errs = append(errs, err)
+		loaded = err == nil
+		volumes = map[string]bus.Volume{}
+		for _, name := range bus.Streams() {
+			v, err := k.bus.Volume(ctx, name)
+			if err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			volumes[name] = v
+		}
+		if ctx.Err() != nil || k.bus.Connections() == connection {
+			return volumes, connection, loaded, errors.Join(errs...)
+		}
+	}
+}
+
 // round looks at everything once, so that its figures belong together, and purges.
 func (k *Keeper) round(ctx context.Context) error {
-	volumes := map[string]bus.Volume{}
-	connection := k.bus.Connections()
-	var errs []error
-	if connection != k.watch.connection {
-		_, err := ledger.Align(ctx, k.bus) // before it is compared
-		errs = append(errs, err)
-	}
-	for _, name := range bus.Streams() {
-		v, err := k.bus.Volume(ctx, name)
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		volumes[name] = v
-	}
+	volumes, connection, loaded, err := k.volumes(ctx)
+	errs := []error{err}
 	var outputs map[string]time.Duration
 	if unique, known := volumes[proto.StreamUnique]; known {
 		var err error
 		outputs, err = k.waiting(ctx, unique.LastSequence)
 		errs = append(errs, err)
 	}
-	errs = append(errs, k.compare(ctx, volumes, connection), k.raw(ctx), k.unique(ctx))
-	err := errors.Join(errs...)
+	if loaded {
+		errs = append(errs, k.compare(ctx, volumes, connection))
+	}
+	errs = append(errs, k.raw(ctx), k.unique(ctx))
+	err = errors.Join(errs...)
 	k.figures.put(volumes, outputs, err == nil)
 	return err
 }
@@ -125,6 +144,13 @@ func (k *Keeper) compare(ctx context.Context, volumes map[string]bus.Volume, con
 	lost, err := k.watch.look(ctx, s)
 	if err != nil {
 		return fmt.Errorf("look for what was lost: %w", err)
+	}
+	if s.copies() {
+		if err := k.losses.report(ctx, lost); err != nil {
+			return fmt.Errorf("report what was lost: %w", err)
+		}
+		// What began with one copy goes on, and nothing else does.
+		lost, s.fresh, k.watch.audit = nil, false, nil
 	}
 	if err := k.losses.note(ctx, k.watch, s, lost); err != nil {
 		return fmt.Errorf("note what was lost: %w", err)
@@ -206,7 +232,8 @@ func (k *Keeper) unique(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	below := min(young, floor+1)
+	// The last one stays: it says up to when everything before it was stored (proto.Watch.UniqueSince).
+	below := min(young, floor+1, state.LastSeq)
 	if below <= state.FirstSeq || state.Msgs == 0 {
 		return nil
 	}

@@ -105,24 +105,18 @@ func (l *losses) notice(ctx context.Context, lost map[string]uint64) error {
 	if len(lost) == 1 && lost[hashesStream] > 0 && l.loss != nil && l.loss.State != proto.LossSettled {
 		return nil // what is under way looks at all claims
 	}
-	var parts []string
 	next := l.loss
 	if next == nil || next.State == proto.LossSettled {
 		next = &proto.Loss{Noticed: time.Now().UTC(), Messages: map[string]uint64{}, From: l.end + 1}
 	}
-	for _, name := range []string{proto.StreamRaw, proto.StreamUnique, hashesStream} {
-		if n := lost[name]; n > 0 {
-			next.Messages[name] += n
-			parts = append(parts, fmt.Sprintf("%d of %s", n, strings.TrimPrefix(name, proto.BucketStream(""))))
-		}
-	}
+	said := addLost(next, lost)
 	next.State = proto.LossReleasing
 	next.Next, next.Waiting = 0, 0
 	if err := l.put(ctx, next); err != nil {
 		return err
 	}
 	l.stood, l.rewound = nil, false
-	l.logger.Error("the bus has lost messages that it had acknowledged: "+strings.Join(parts, ", ")+"; what belongs to them is fetched again",
+	l.logger.Error("the bus has lost messages that it had acknowledged: "+said+"; what belongs to them is fetched again",
 		"hint", "look at the machine's disk; `collector status` shows what becomes of it, docs/operating.md under MessagesLost what can be done")
 	return nil
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -13,9 +12,6 @@ import (
 	"defenderiot/proto"
 )
 
-// scrubbed is how many messages of a stream one round reads through.
-const scrubbed = 20_000
-
 // watch notices what the bus has lost of what it had acknowledged. Three things tell:
 //
 //   - the stream's own figures: RAW and UNIQUE are purged from the front only, up to what is settled, so a gap inside
@@ -23,6 +19,9 @@ const scrubbed = 20_000
 //   - reading: what waits for longer than a round, and what waited when this process or the server began, is read
 //     through once, and the claims whole, since the server passes over what it cannot read without a word;
 //   - the claims: each one's alert is in UNIQUE or on its way.
+//
+// On a bus with copies only the first of these: servers repair their copies from each other, and any copy may answer a
+// read, also one that lags behind. What the leader's state says there is reported, and nothing is done about it.
 //
 // It belongs to the keeper and is not safe for concurrent use.
 type watch struct {
@@ -36,16 +35,17 @@ type watch struct {
 	rawLast    uint64 // ends at the last round
 	hashesLast uint64
 	scrubs     map[string]*scrub
-	audit      *audit // nil: none is under way
+	doubted    map[string]bool // streams with copies whose figures told of a loss at the last round
+	margin     time.Duration   // see proto.Watch.UniqueSince
+	audit      *audit          // nil: none is under way
 }
 
-func newWatch(b *bus.Bus) *watch { return &watch{bus: b, scrubs: map[string]*scrub{}} }
+// sinceMargin is how much later than UNIQUE's first message claims are looked at: clocks of servers differ.
+const sinceMargin = time.Hour
 
-// scrub is how far a stream has been read through.
-type scrub struct {
-	next  uint64
-	start uint64 // up to here everything is read, settled meanwhile or not
-	last  uint64 // the stream's end at the last round
+// newWatch makes the watch of a bus whose UNIQUE keeps what is confirmed for that long.
+func newWatch(b *bus.Bus, retention time.Duration) *watch {
+	return &watch{bus: b, scrubs: map[string]*scrub{}, doubted: map[string]bool{}, margin: min(sinceMargin, retention/2)}
 }
 
 // audit is how far the look at the latest claims has come that follows each start.
@@ -64,14 +64,22 @@ type sight struct {
 	fresh      bool
 }
 
+// copies reports whether the streams have copies on other servers.
+func (s *sight) copies() bool {
+	for _, v := range s.volumes {
+		if v.Replicas > 1 {
+			return true
+		}
+	}
+	return false
+}
+
 var hashesStream = proto.BucketStream(proto.BucketHashes)
 
 // look compares the streams with what was seen of them last. It returns how many messages each has lost since, of those
-// that can be counted, and notes what it sees; keep stores that.
+// that can be counted, and notes what it sees; keep stores that. What is compared with must be loaded before s was taken:
+// another keeper may have gone on since, and its record would tell of what s does not have.
 func (w *watch) look(ctx context.Context, s *sight) (lost map[string]uint64, err error) {
-	if err := w.load(ctx); err != nil {
-		return nil, err
-	}
 	s.fresh = w.connection != s.connection
 	lost = map[string]uint64{}
 	var errs []error
@@ -82,9 +90,14 @@ func (w *watch) look(ctx context.Context, s *sight) (lost map[string]uint64, err
 		}
 		before := w.seen.Streams[name].Settled
 		n, err := w.compare(ctx, name, v, s)
-		holes, scrubErr := w.scrub(ctx, name, v, s, before)
-		errs = append(errs, err, scrubErr)
-		n += holes
+		errs = append(errs, err)
+		if v.Replicas <= 1 {
+			holes, err := w.scrub(ctx, name, v, s, before)
+			errs = append(errs, err)
+			n += holes
+		} else {
+			delete(w.scrubs, name) // of when there was one copy
+		}
 		if n > 0 {
 			lost[name] = n
 		}
@@ -92,7 +105,7 @@ func (w *watch) look(ctx context.Context, s *sight) (lost map[string]uint64, err
 	if unique, known := s.volumes[proto.StreamUnique]; known && unique.Messages > 0 && unique.FirstSequence <= s.settled[proto.StreamUnique]+1 {
 		w.seen.UniqueSince = time.Time{}
 		if unique.FirstSequence > 1 {
-			w.seen.UniqueSince = unique.FirstTime
+			w.seen.UniqueSince = unique.FirstTime.Add(w.margin)
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -106,7 +119,7 @@ func (w *watch) compare(ctx context.Context, name string, v bus.Volume, s *sight
 	was, known := w.seen.Streams[name]
 	is := proto.Watched{Last: v.LastSequence, Gap: v.Gap(), Settled: max(was.Settled, s.settled[name])}
 	for _, r := range was.Holes {
-		if r.Last >= v.FirstSequence {
+		if r.Last >= v.FirstSequence && v.Replicas <= 1 {
 			is.Holes = append(is.Holes, r)
 		}
 	}
@@ -116,136 +129,43 @@ func (w *watch) compare(ctx context.Context, name string, v bus.Volume, s *sight
 	switch {
 	case v.LastSequence < was.Last:
 		lost += was.Last - v.LastSequence
-	case s.fresh && known && !was.LastTime.IsZero() && was.Last >= v.FirstSequence && name != hashesStream:
+	case (s.fresh || w.doubted[name]) && known && !was.LastTime.IsZero() && was.Last >= v.FirstSequence && name != hashesStream:
 		at, err := w.storedAt(ctx, name, was.Last)
 		if err != nil {
 			return 0, err
 		}
-		if !at.Equal(was.LastTime) {
+		if !at.IsZero() && !at.Equal(was.LastTime) { // one that cannot be read is the scrub's
 			lost++ // that one at least
 		}
 	}
-	if name == hashesStream {
-		// Claims that are replaced leave gaps, too; while nobody works there are none.
-		if s.fresh && known && is.Gap > was.Gap {
-			lost = max(lost, is.Gap-was.Gap)
-		}
-		w.seen.Streams[name] = is
-		return lost, nil
-	}
-	if is.Gap > was.Gap {
+	// Claims that are replaced leave gaps, too; while nobody works there are none.
+	if is.Gap > was.Gap && (name != hashesStream || (s.fresh || w.doubted[name]) && known) {
 		lost = max(lost, is.Gap-was.Gap)
 	}
-	if front := v.FirstSequence - min(v.FirstSequence, 1); known && front > is.Settled {
+	if front := v.FirstSequence - min(v.FirstSequence, 1); name != hashesStream && known && front > is.Settled {
 		lost += front - is.Settled
 		is.Settled = front // said once
 	}
+	if v.Replicas > 1 && lost > 0 && !w.doubted[name] {
+		// A new leader may not have applied yet what it has: compared once more with what was.
+		w.doubted[name] = true
+		return 0, nil
+	}
+	delete(w.doubted, name)
 	w.seen.Streams[name] = is
 	return lost, nil
 }
 
 // storedAt is when the message with that sequence was stored, the zero time where there is none.
 func (w *watch) storedAt(ctx context.Context, name string, sequence uint64) (time.Time, error) {
-	s, err := w.bus.Stream(ctx, name)
-	if err != nil {
-		return time.Time{}, err
-	}
-	m, err := s.GetMsg(ctx, max(sequence, 1))
+	m, err := w.bus.Get(ctx, name, sequence)
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return time.Time{}, nil
 	}
 	if err != nil {
-		return time.Time{}, fmt.Errorf("read %s at sequence %d: %w", name, sequence, err)
+		return time.Time{}, err
 	}
 	return m.Time, nil
-}
-
-// scrub reads on through what waits, and returns how many messages cannot be read that were not known. before is up to
-// where the stream was settled when it was last seen: what was settled since a start may have been passed over.
-func (w *watch) scrub(ctx context.Context, name string, v bus.Volume, s *sight, before uint64) (lost uint64, err error) {
-	settled := s.settled[name]
-	at := w.scrubs[name]
-	if at == nil || s.fresh {
-		at = &scrub{next: min(before, settled) + 1, start: v.LastSequence, last: v.LastSequence}
-		if name == hashesStream {
-			at.next = v.FirstSequence // all of them are asked for, again and again
-		}
-		w.scrubs[name] = at
-	}
-	at.next = max(at.next, v.FirstSequence)
-	if at.next > at.start {
-		at.next = max(at.next, settled+1)
-	}
-	until := max(at.start, at.last)
-	at.last = v.LastSequence
-	var holes proto.Sequences
-	for read := 0; at.next <= until && read < scrubbed; {
-		messages, err := w.bus.Read(ctx, name, at.next)
-		if err != nil {
-			return 0, err
-		}
-		read += len(messages)
-		for _, m := range messages {
-			if m.Sequence > until {
-				break
-			}
-			holes.AddRange(proto.Range{First: at.next, Last: m.Sequence - 1})
-			at.next = m.Sequence + 1
-		}
-		if len(messages) == 0 || messages[len(messages)-1].Sequence > until {
-			holes.AddRange(proto.Range{First: at.next, Last: until})
-			at.next = until + 1
-		}
-	}
-	if holes.Len() == 0 {
-		return 0, nil
-	}
-	deleted, err := w.bus.Deleted(ctx, name) // these are the gap's
-	if err != nil {
-		return 0, err
-	}
-	seen := w.seen.Streams[name]
-	after, err := w.bus.Volume(ctx, name)
-	if err != nil {
-		return 0, err
-	}
-	for _, r := range append(append([]proto.Range{{First: 0, Last: after.FirstSequence - min(after.FirstSequence, 1)}}, deleted.Ranges()...), seen.Holes...) {
-		holes.RemoveRange(r)
-	}
-	if len(seen.Holes)+len(holes.Ranges()) <= maxHoles {
-		seen.Holes = append(seen.Holes, holes.Ranges()...)
-		w.seen.Streams[name] = seen
-	}
-	return uint64(holes.Len()), nil
-}
-
-// maxHoles bounds what is kept of messages that cannot be read; more of them are noticed again after a restart.
-const maxHoles = 1000
-
-// giveUp acknowledges what cannot be read in the place of who would have got it: the server tries to deliver such a
-// message again for ever, and everything behind it would never count as settled.
-func (w *watch) giveUp(ctx context.Context, name string, settled uint64, consumers []string) error {
-	for _, r := range w.seen.Streams[name].Holes {
-		for sequence := max(r.First, settled+1); sequence <= r.Last; sequence++ {
-			for _, consumer := range consumers {
-				// nats-server, consumer.go, ackReplyInfo: deliveries, sequence, delivery's sequence, time, pending. What
-				// counts is the sequence.
-				if err := w.bus.Conn().Publish(fmt.Sprintf("$JS.ACK.%s.%s.1.%d.1.0.0", name, consumer, sequence), []byte("+TERM")); err != nil {
-					return err
-				}
-			}
-		}
-	}
-	return ctx.Err()
-}
-
-// purgeable is up to where a stream may be purged: what waited at the start is read through first.
-func (w *watch) purgeable(name string, floor uint64) uint64 {
-	at := w.scrubs[name]
-	if at == nil || at.next > at.start {
-		return floor
-	}
-	return min(floor, at.next-1)
 }
 
 // settle notes up to where the claims are known to be in order: what RAW held at the last round is settled by now, so

@@ -14,7 +14,7 @@ import (
 const birthFile = "birth"
 
 // copied reports whether the folder is a copy. Where nothing tells it is none: before the first start with such a file,
-// and on file systems that do not keep birth times.
+// where it is empty, and on file systems that do not keep birth times.
 func copied(dir string) (bool, error) {
 	path := filepath.Join(dir, birthFile)
 	said, err := os.ReadFile(path)
@@ -24,25 +24,34 @@ func copied(dir string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	text := strings.TrimSpace(string(said))
+	if text == "" { // a start that ended in the middle, or a file system that knew no birth times then
+		return false, mark(dir)
+	}
 	is, err := birth(path)
-	return err == nil && is != "" && strings.TrimSpace(string(said)) != is, err
+	return err == nil && is != "" && text != is, err
 }
 
-// mark writes the file anew.
+// mark writes the file anew. It is made under another name, which does not change when it was made, and is there whole
+// or not at all.
 func mark(dir string) error {
 	path := filepath.Join(dir, birthFile)
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	unfinished := path + ".new"
+	if err := os.Remove(unfinished); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	f, err := os.OpenFile(unfinished, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
-	born, err := birth(path)
+	born, err := birth(unfinished)
 	if err == nil {
 		_, err = fmt.Fprintln(f, born)
 	}
-	return errors.Join(err, f.Close())
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(unfinished, path)
 }
 
 // Copied reports whether the folder was copied since the last start on it: a restored backup, or a move. What was
