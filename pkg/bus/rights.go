@@ -54,7 +54,9 @@ func (b *Bus) Rights(ctx context.Context) (user string, restricted bool, err err
 			continue
 		}
 		for _, subject := range p.Publish {
-			if !covered(subject, info.Data.Permissions.Publish.Allow) {
+			// As the server has it: without allow everything is allowed, and what deny names is taken from it.
+			publish := info.Data.Permissions.Publish
+			if len(publish.Allow) > 0 && !covered(subject, publish.Allow) || covered(subject, publish.Deny) {
 				missing = append(missing, subject)
 			}
 		}
