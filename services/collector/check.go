@@ -86,7 +86,7 @@ func (a *app) check(ctx context.Context, asJSON bool) error {
 	say("configuration", c.File(), nil)
 	for _, w := range warnings {
 		if !asJSON {
-			fmt.Fprintf(a.stdout, "        warning: %s\n", printable(w))
+			fmt.Fprintf(a.stdout, "        warning: %s\n", printable(fmt.Sprint(w)))
 		}
 	}
 	for _, name := range fetcher.Enabled(c) {
@@ -120,6 +120,8 @@ func (a *app) check(ctx context.Context, asJSON bool) error {
 
 // checkError prints as the failure itself and exits with the code of a failed check.
 type checkError struct{ error }
+
+func (e *checkError) Error() string { return printable(e.error.Error()) }
 
 func (e *checkError) Unwrap() []error { return []error{e.error, process.ErrCheckFailed} }
 
