@@ -3,6 +3,7 @@ package proto
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -67,7 +68,14 @@ func (s *ProcessStatus) Encode() ([]byte, error) {
 		f := &c.Failures[i]
 		f.What, f.Text, f.Hint = cut(f.What), cut(f.Text), cut(f.Hint)
 	}
-	c.Figures = s.Figures[:min(len(s.Figures), MaxStatusFigures)]
+	// Names with few series first: those of many inputs or outputs cut off only each other, none of the process itself.
+	series := map[string]int{}
+	for _, f := range s.Figures {
+		series[f.Name]++
+	}
+	c.Figures = slices.Clone(s.Figures)
+	slices.SortStableFunc(c.Figures, func(a, b StatusFigure) int { return series[a.Name] - series[b.Name] })
+	c.Figures = c.Figures[:min(len(c.Figures), MaxStatusFigures)]
 	return json.Marshal(c)
 }
 

@@ -7,6 +7,9 @@
 #   a write error, JetStream is off, ──> the folder takes 16 MiB? ── no ──> unhealthy, look again
 #   or no answer, four times                   │ yes
 #                                              ↓
+#                                        still the same? ── no ──> unhealthy, look again: it was only slow
+#                                              │ yes
+#                                              ↓
 #                         SIGTERM: streams and consumers are flushed; without an answer SIGQUIT at once
 #                                              │ still there after 10 s
 #                                              ↓
@@ -26,24 +29,34 @@ room() {
   return $full
 }
 
+# While it starts and while it stops, this is not answered with 200 either.
+alive() { case $(ask '/healthz?js-server-only=true') in "HTTP/1."?" 200 "*) ;; *) return 1 ;; esac }
+# What ends a server that answers so; nothing where a new start mends nothing.
+cure() {
+  case $1 in
+  "HTTP/1."?" 200 "*) ;;
+  "") echo QUIT ;;
+  *"write error"* | *"not enabled"*) echo TERM ;;
+  esac
+}
+
 answer=$(ask /healthz)
 for _ in 1 2 3; do
   [ -z "$answer" ] || break
-  # While it starts and while it stops, this is not answered with 200 either.
-  case $(ask '/healthz?js-server-only=true') in
-  "HTTP/1."?" 200 "*) answer=$(ask /healthz) ;;
-  *) echo "no answer"; exit 1 ;;
-  esac
+  alive || { echo "no answer"; exit 1; }
+  answer=$(ask /healthz)
 done
-signal=TERM
-case $answer in
-"HTTP/1."?" 200 "*) exit 0 ;;
-"") signal=QUIT answer="no answer: the server waits for itself" ;;
-*"write error"* | *"not enabled"*) ;;
-*) echo "$answer" | tail -n 1; exit 1 ;;
-esac
-echo "$answer" | tail -n 1
+case $answer in "HTTP/1."?" 200 "*) exit 0 ;; esac
+signal=$(cure "$answer")
+echo "${answer:-no answer: the server waits for itself or for its disk}" | tail -n 1
+[ -n "$signal" ] || exit 1
 room || { echo "$data takes no 16 MiB: make room, or make it writable; the server is then started again"; exit 1; }
+# A disk that stands still holds up the server and room alike, and then both go on.
+answer=$(ask /healthz)
+if [ "$(cure "$answer")" != "$signal" ] || { [ -z "$answer" ] && ! alive; }; then
+  echo "by now it is otherwise: the server is left alone"
+  exit 1
+fi
 echo "$data takes writes: the server is ended by SIG$signal, to be started again"
 kill -$signal "$pid"
 for _ in 1 2 3 4 5 6 7 8 9 10; do

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"defenderiot/pkg/bus"
@@ -72,5 +73,25 @@ func TestLookupAroundDamage(t *testing.T) {
 	}
 	if _, err := b.Lookup(ctx, stream, []string{proto.BucketSubject(proto.BucketHashes, ">")}); !errors.Is(err, bus.ErrDamaged) {
 		t.Errorf("all of them by a wildcard: %v, want ErrDamaged", err)
+	}
+	all, unread, err := b.LookupAll(ctx, stream, proto.BucketSubject(proto.BucketHashes, ">"))
+	if err != nil || len(all) != len(subjects)-len(damaged) || len(unread) != len(damaged) {
+		t.Errorf("all of them around the damaged ones: %d found, %v cannot be read, %v", len(all), unread, err)
+	}
+	for i, subject := range subjects {
+		if slices.Contains(unread, subject) != damaged[i] {
+			t.Errorf("%s is damaged: %v; unread %v", subject, damaged[i], unread)
+		}
+	}
+	kv, err := b.KeyValue(ctx, proto.BucketHashes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// What is deleted is neither there nor damaged.
+	if err := kv.Delete(ctx, "a.b.c.1.hash01"); err != nil {
+		t.Fatal(err)
+	}
+	if all, unread, err := b.LookupAll(ctx, stream, proto.BucketSubject(proto.BucketHashes, ">")); err != nil || len(all) != len(subjects)-len(damaged)-1 || len(unread) != len(damaged) {
+		t.Errorf("with one deleted: %d found, %v cannot be read, %v", len(all), unread, err)
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -33,7 +35,7 @@ func (b *Bus) Lookup(ctx context.Context, stream string, subjects []string) (map
 	found := make(map[string]Stored)
 	for len(subjects) > 0 {
 		n := min(maxLookup, len(subjects))
-		if err := b.lookupParts(ctx, stream, subjects[:n], found); err != nil {
+		if err := b.lookupParts(ctx, stream, subjects[:n], found, b.reportDamage); err != nil {
 			return nil, fmt.Errorf("look up %d subjects in %s: %w", n, stream, err)
 		}
 		subjects = subjects[n:]
@@ -41,11 +43,51 @@ func (b *Bus) Lookup(ctx context.Context, stream string, subjects []string) (map
 	return found, nil
 }
 
+// LookupAll is [Bus.Lookup] of all subjects that match filter for who can go on without the messages that the server
+// cannot read: it names the subjects whose newest message is such a one, in no order, and logs nothing about them. Where
+// there are some it makes more requests: for the subjects' names, and some for each of them. Safe for concurrent use.
+func (b *Bus) LookupAll(ctx context.Context, stream, filter string) (found map[string]Stored, damaged []string, err error) {
+	found, err = b.Lookup(ctx, stream, []string{filter})
+	if !errors.Is(err, ErrDamaged) {
+		return found, nil, err
+	}
+	subjects, err := b.subjects(ctx, stream, filter)
+	if err != nil {
+		return nil, nil, fmt.Errorf("look up %s in %s: %w", filter, stream, err)
+	}
+	found = make(map[string]Stored, len(subjects))
+	for some := range slices.Chunk(subjects, maxLookup) {
+		if err := b.lookupParts(ctx, stream, some, found, func(subject string) { damaged = append(damaged, subject) }); err != nil {
+			return nil, nil, fmt.Errorf("look up %d subjects in %s: %w", len(some), stream, err)
+		}
+	}
+	return found, damaged, nil
+}
+
+// subjects names those that match filter. The server has them in memory and reads no message for it.
+func (b *Bus) subjects(ctx context.Context, stream, filter string) (names []string, err error) {
+	ctx, explain := b.guard(ctx, api("STREAM.INFO."+stream)...)
+	defer func() { err = explain(err) }()
+	s, err := b.js.Stream(ctx, stream)
+	if err != nil {
+		return nil, err
+	}
+	info, err := s.Info(ctx, jetstream.WithSubjectFilter(filter))
+	if err != nil {
+		return nil, err
+	}
+	return slices.Collect(maps.Keys(info.State.Subjects)), nil
+}
+
+func (b *Bus) reportDamage(subject string) {
+	b.damaged.Report(fmt.Errorf("%w: the one on %s; it counts as not there", ErrDamaged, subject))
+}
+
 // ErrDamaged: the server has a message that it cannot read.
 var ErrDamaged = errors.New("a stored message cannot be read")
 
-// lookupParts asks for subjects, and for halves of them where the answer breaks off.
-func (b *Bus) lookupParts(ctx context.Context, stream string, subjects []string, found map[string]Stored) error {
+// lookupParts asks for subjects, and for halves of them where the answer breaks off. damaged gets those that cannot be read.
+func (b *Bus) lookupParts(ctx context.Context, stream string, subjects []string, found map[string]Stored, damaged func(subject string)) error {
 	whole, err := b.lookup(ctx, stream, subjects, found)
 	if err != nil || whole {
 		return err
@@ -54,14 +96,14 @@ func (b *Bus) lookupParts(ctx context.Context, stream string, subjects []string,
 		if strings.ContainsAny(subjects[0], "*>") {
 			return fmt.Errorf("%w: %s", ErrDamaged, subjects[0])
 		}
-		b.damaged.Report(fmt.Errorf("%w: the one on %s; it counts as not there", ErrDamaged, subjects[0]))
+		damaged(subjects[0])
 		return nil
 	}
 	half := len(subjects) / 2
-	if err := b.lookupParts(ctx, stream, subjects[:half], found); err != nil {
+	if err := b.lookupParts(ctx, stream, subjects[:half], found, damaged); err != nil {
 		return err
 	}
-	return b.lookupParts(ctx, stream, subjects[half:], found)
+	return b.lookupParts(ctx, stream, subjects[half:], found, damaged)
 }
 
 // What ends the answer to a look-up (nats-server, stream.go, getDirectMulti). Message Not Found stands for one that

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"defenderiot/pkg/fault"
@@ -54,7 +55,7 @@ func (b *Bus) Rights(ctx context.Context) (user string, restricted bool, err err
 			continue
 		}
 		for _, subject := range p.Publish {
-			if !covered(subject, info.Data.Permissions.Publish.Allow) {
+			if publish := info.Data.Permissions.Publish; !granted(subject, publish.Allow, publish.Deny) {
 				missing = append(missing, subject)
 			}
 		}
@@ -64,6 +65,12 @@ func (b *Bus) Rights(ctx context.Context) (user string, restricted bool, err err
 			"the server's users.conf is of another version: write it anew by `collector nats-config` and reload the server (docs/privilege.md)")
 	}
 	return info.Data.User, true, err
+}
+
+// granted reports whether all of subject may be published to. Without allow everything is, less what deny names.
+func granted(subject string, allow, deny []string) bool {
+	return (len(allow) == 0 || covered(subject, allow)) && !covered(subject, deny) &&
+		!slices.ContainsFunc(deny, func(d string) bool { return covered(d, []string{subject}) })
 }
 
 // covered reports whether one of the patterns matches everything that subject, a pattern itself, matches.

@@ -19,6 +19,7 @@ const (
 	Stored         = "collector_fetcher_new_total"
 	LastPage       = "collector_fetcher_last_page_timestamp_seconds"
 	Leader         = "collector_fetcher_leader"
+	ActiveSince    = "collector_fetcher_active_since_timestamp_seconds"
 	Unreadable     = "collector_fetcher_unreadable_subscriptions"
 	QuotaRemaining = "resourcegraph_quota_remaining"
 	Throttled      = "resourcegraph_throttled_total"
@@ -39,7 +40,7 @@ const (
 var shown = func() map[string]bool {
 	m := map[string]bool{}
 	for _, name := range []string{
-		Rows, Known, Stored, LastPage, Leader, Unreadable, QuotaRemaining, Throttled, Unique, Duplicates, Confirmed, Unclean, Reachable,
+		Rows, Known, Stored, LastPage, Leader, ActiveSince, Unreadable, QuotaRemaining, Throttled, Unique, Duplicates, Confirmed, Unclean, Reachable,
 		Latency, Memory, MemoryLimit, OutputCertificate, InputCertificate, BusCertificate,
 	} {
 		m[name] = true

@@ -67,11 +67,11 @@ func (a *app) check(ctx context.Context, asJSON bool) error {
 			return
 		}
 		if s.Passed {
-			fmt.Fprintf(a.stdout, "ok      %s: %s\n", s.Name, s.Detail)
+			fmt.Fprintf(a.stdout, "ok      %s: %s\n", s.Name, printable(s.Detail))
 		} else {
-			fmt.Fprintf(a.stdout, "FAILED  %s: %s\n", s.Name, s.Detail)
+			fmt.Fprintf(a.stdout, "FAILED  %s: %s\n", s.Name, printable(s.Detail))
 			if s.Hint != "" {
-				fmt.Fprintf(a.stdout, "        hint: %s\n", s.Hint)
+				fmt.Fprintf(a.stdout, "        hint: %s\n", printable(s.Hint))
 			}
 		}
 	}
@@ -79,14 +79,14 @@ func (a *app) check(ctx context.Context, asJSON bool) error {
 		steps[len(steps)-1].Warnings = warnings
 		for _, w := range warnings {
 			if !asJSON {
-				fmt.Fprintf(a.stdout, "        warning: %s\n", w)
+				fmt.Fprintf(a.stdout, "        warning: %s\n", printable(w))
 			}
 		}
 	}
 	say("configuration", c.File(), nil)
 	for _, w := range warnings {
 		if !asJSON {
-			fmt.Fprintf(a.stdout, "        warning: %s\n", w)
+			fmt.Fprintf(a.stdout, "        warning: %s\n", printable(fmt.Sprint(w)))
 		}
 	}
 	for _, name := range fetcher.Enabled(c) {
@@ -120,6 +120,8 @@ func (a *app) check(ctx context.Context, asJSON bool) error {
 
 // checkError prints as the failure itself and exits with the code of a failed check.
 type checkError struct{ error }
+
+func (e *checkError) Error() string { return printable(e.error.Error()) }
 
 func (e *checkError) Unwrap() []error { return []error{e.error, process.ErrCheckFailed} }
 

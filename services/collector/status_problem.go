@@ -147,8 +147,12 @@ func (s *Status) judgeInput(name string, in *InputStatus) {
 		}
 		return
 	}
-	if in.LastPage != nil && s.Time.Sub(*in.LastPage) > pageAfter {
-		s.problem(true, "NoPage", "see the errors; else look whether RAW is full", "Azure has answered %s with no page for %s", name, short(s.Time.Sub(*in.LastPage)))
+	last := in.LastPage
+	if since := in.ActiveSince; last == nil || since != nil && since.After(*last) { // it never got one, or not this time
+		last = since
+	}
+	if last != nil && s.Time.Sub(*last) > pageAfter {
+		s.problem(true, "NoPage", "see the errors; else look whether RAW is full", "Azure has answered %s with no page for %s", name, short(s.Time.Sub(*last)))
 	}
 	if in.Unreadable > 0 {
 		s.problem(false, "SubscriptionsUnreadable", "grant Security Reader on them; the log names them", "%d subscriptions of %s cannot be read", in.Unreadable, name)

@@ -17,6 +17,8 @@ type InputStatus struct {
 	// Active is the instance that fetches, "" for none; Standby counts those that would take over.
 	Active  string `json:"active_fetcher"`
 	Standby int    `json:"standby_fetchers"`
+	// ActiveSince is when it became active; nil when a fetcher of an older version does not tell.
+	ActiveSince *time.Time `json:"active_since"`
 	// LastPage is when Resource Graph last answered with a page.
 	LastPage      *time.Time `json:"last_page"`
 	RowsPerSecond float64    `json:"rows_per_second"` // received, known ones among them
@@ -144,6 +146,10 @@ func (in *InputStatus) add(p status.Process, name string) {
 		return
 	}
 	in.Active = p.Instance
+	if f, ok := p.Figure(status.ActiveSince, "input", name); ok {
+		at := seconds(f.Value)
+		in.ActiveSince = &at
+	}
 	if f, ok := p.Figure(status.LastPage, "input", name); ok {
 		at := seconds(f.Value)
 		in.LastPage = &at

@@ -75,6 +75,22 @@ func TestStatusNamesEveryProblem(t *testing.T) {
 	}
 }
 
+// A fetcher that has been active for long and never got a page is one without a page.
+func TestNoPageAtAll(t *testing.T) {
+	now := time.Date(2026, 11, 29, 3, 12, 40, 0, time.UTC)
+	for active, want := range map[time.Duration]bool{time.Minute: false, 20 * time.Minute: true} {
+		since := now.Add(-active)
+		before := now.Add(-time.Hour) // when it was active before
+		for _, page := range []*time.Time{nil, &before} {
+			s := &Status{Time: now}
+			s.judgeInput("a", &InputStatus{Active: "vm", ActiveSince: &since, LastPage: page})
+			if got := len(s.Problems) == 1 && s.Problems[0].Name == "NoPage" && s.Problems[0].Critical; got != want {
+				t.Errorf("active for %v, last page %v: %+v", active, page, s.Problems)
+			}
+		}
+	}
+}
+
 // On every terminal the picture fits, both what is wrong and where everything stands is to be seen, and nothing of
 // what others wrote reaches the terminal as a command.
 func TestStatusFitsTheTerminal(t *testing.T) {

@@ -3,11 +3,16 @@ package fetcher
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
+	"defenderiot/pkg/bus"
+	"defenderiot/pkg/fault"
 	"defenderiot/pkg/resourcegraph"
 	"defenderiot/proto"
 )
@@ -42,7 +47,10 @@ type census struct {
 	known map[string]*neighbour // leases of the same principal, by subject
 	parts int                   // with this one's; 0: never counted
 	told  int                   // of these in the log
-	fails complaint
+	free  time.Time             // no request leaves before
+	good  time.Time             // the last part is good until then
+
+	fails, damage complaint
 }
 
 // neighbour is a lease as this process sees it, by its monotonic clock.
@@ -68,8 +76,8 @@ func (c *census) whileStandingBy(ctx context.Context, acquire func() error) erro
 	ctx, cancel := context.WithCancel(ctx)
 	var watch sync.WaitGroup
 	watch.Go(func() {
-		for c.count(ctx); sleep(ctx, nil, c.timing.partCount); {
-			c.count(ctx)
+		for c.counted(ctx, false); sleep(ctx, nil, c.timing.partCount); {
+			c.counted(ctx, false)
 		}
 	})
 	defer watch.Wait()
@@ -80,18 +88,42 @@ func (c *census) whileStandingBy(ctx context.Context, acquire func() error) erro
 // enter makes the first division and holds requests back as long as the others may not have counted this lease; false means
 // that ctx ended or stop closed.
 func (c *census) enter(ctx context.Context, stop <-chan struct{}) bool {
+	c.good = time.Now()
 	for !c.divide(ctx) {
 		if !sleep(ctx, stop, c.timing.poll) {
 			return false
 		}
 	}
+	var hold time.Duration
 	switch {
 	case c.parts > 1 && c.lease.origin != inherited:
-		c.quota.Hold(c.timing.partGood + c.timing.partSettling)
+		hold = c.timing.partGood + c.timing.partSettling
 	case c.lease.origin == released:
-		c.quota.Hold(c.timing.partSettling)
+		hold = c.timing.partSettling
+	}
+	if hold > 0 {
+		c.free = time.Now().Add(hold)
+		c.quota.Hold(hold)
 	}
 	return true
+}
+
+// awaitTurn waits until requests may leave, so that the wait counts towards the deadline of none; false means that ctx ended
+// or stop closed. It returns at once where nothing is divided.
+func (c *census) awaitTurn(ctx context.Context, stop <-chan struct{}) bool {
+	if c == nil {
+		return true
+	}
+	d := time.Until(c.free)
+	return d <= 0 || sleep(ctx, stop, d)
+}
+
+// silence ends what was complained of: who goes on complains anew.
+func (c *census) silence() {
+	if c != nil {
+		c.fails.forget()
+		c.damage.forget()
+	}
 }
 
 // keep divides until ctx ends.
@@ -104,10 +136,12 @@ func (c *census) keep(ctx context.Context) {
 // divide counts and takes the part that follows; false means that it has learned nothing.
 func (c *census) divide(ctx context.Context) bool {
 	begun, renewed := time.Now(), c.lease.lastRenewal()
-	if !c.count(ctx) {
+	// No request leaves since then; a server that is restarted is no error.
+	if !c.counted(ctx, begun.After(c.good.Add(c.timing.partGood))) {
 		return false
 	}
-	c.quota.Divide(c.parts, earlier(begun.Add(c.timing.partGood), renewed.Add(c.timing.expiry-c.timing.partSettling)))
+	c.good = earlier(begun.Add(c.timing.partGood), renewed.Add(c.timing.expiry-c.timing.partSettling))
+	c.quota.Divide(c.parts, c.good)
 	if c.parts != c.told && (c.parts > 1 || c.told > 1) {
 		c.logger.Info(fmt.Sprintf("The request quota of this principal is divided by %d active inputs", c.parts))
 	}
@@ -115,23 +149,42 @@ func (c *census) divide(ctx context.Context) bool {
 	return true
 }
 
-// count looks at all leases; false means that it has learned nothing.
-func (c *census) count(ctx context.Context) bool {
-	own := proto.BucketSubject(proto.BucketCheckpoints, c.lease.key)
-	least := c.lease.storedRevision()
-	callCtx, cancel := context.WithTimeout(ctx, c.timing.leaseCall)
-	defer cancel()
-	found, err := c.bus.Lookup(callCtx, proto.BucketStream(proto.BucketCheckpoints), []string{proto.BucketSubject(proto.BucketCheckpoints, proto.LeaseKeys)})
-	if err == nil && found[own].Sequence < least {
-		err = fmt.Errorf("the answer is older than this fetcher's lease") // of a replica that lags behind, or the lease is lost
+// counted looks at all leases; false means that it has learned nothing. stopped says that requests have waited for it for long.
+func (c *census) counted(ctx context.Context, stopped bool) bool {
+	err := c.count(ctx)
+	if err == nil {
+		c.fails.over(c.logger, "the leases are counted again")
+		return true
 	}
-	if err != nil {
-		if ctx.Err() == nil {
-			c.fails.raise(c.logger, slog.LevelWarn, "the leases of the principal cannot be counted; without a count no request is made", err)
-		}
+	if ctx.Err() != nil {
 		return false
 	}
-	c.fails.over(c.logger, "the leases are counted again")
+	if fault.Hint(err) == "" {
+		err = fault.WithHint(err, "the leases are read from the bus: is the nats-server up, and what does its log say? Requests go on by themselves")
+	}
+	if stopped {
+		c.fails.raise(c.logger, slog.LevelError, "the leases of the principal cannot be counted, so no request is made", err)
+	} else {
+		c.fails.raise(c.logger, slog.LevelWarn, "the leases of the principal cannot be counted; without a count no request is made", err)
+	}
+	return false
+}
+
+// count looks at all leases. One that the bus cannot read may be of the same principal and alive, so it counts for as long as
+// it is there: a fetcher that has it writes it anew within seconds.
+func (c *census) count(ctx context.Context) error {
+	own := proto.BucketSubject(proto.BucketCheckpoints, c.lease.key)
+	least := c.lease.storedRevision()
+	ctx, cancel := context.WithTimeout(ctx, c.timing.leaseCall)
+	defer cancel()
+	found, damaged, err := c.bus.LookupAll(ctx, proto.BucketStream(proto.BucketCheckpoints), proto.BucketSubject(proto.BucketCheckpoints, proto.LeaseKeys))
+	if err != nil {
+		return err
+	}
+	if found[own].Sequence < least {
+		return errors.New("the answer is older than this fetcher's lease") // of a replica that lags behind, or the lease is lost
+	}
+	c.complainOf(damaged)
 	now := time.Now()
 	delete(found, own)
 	for subject, stored := range found {
@@ -149,6 +202,13 @@ func (c *census) count(ctx context.Context) bool {
 		}
 		n.until = n.moved.Add(c.timing.partLive)
 	}
+	for _, subject := range damaged {
+		if subject == own { // while standing by
+			continue
+		}
+		found[subject] = bus.Stored{}
+		c.known[subject] = &neighbour{moved: now, until: now.Add(c.timing.partLive)}
+	}
 	parts := 1
 	for subject, n := range c.known {
 		if _, there := found[subject]; !there && n.until.After(now.Add(c.timing.partSettling)) {
@@ -161,5 +221,18 @@ func (c *census) count(ctx context.Context) bool {
 		}
 	}
 	c.parts = parts
-	return true
+	return nil
+}
+
+// complainOf tells of leases that cannot be read.
+func (c *census) complainOf(damaged []string) {
+	if len(damaged) == 0 {
+		c.damage.over(c.logger, "all leases can be read again")
+		return
+	}
+	slices.Sort(damaged)
+	key := strings.TrimPrefix(damaged[0], proto.BucketSubject(proto.BucketCheckpoints, ""))
+	err := fault.WithHint(fmt.Errorf("%w: %d leases, the first one is %s", bus.ErrDamaged, len(damaged), key),
+		fmt.Sprintf("look at the disk of the nats-server. If no fetcher of that input runs any more, remove the lease as a user that may write the bucket: `nats kv del %s %s`", proto.BucketCheckpoints, key))
+	c.damage.raise(c.logger, slog.LevelError, "leases cannot be read; each counts as one more active input of this principal, and makes this one slower", err)
 }

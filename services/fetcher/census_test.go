@@ -2,9 +2,11 @@ package fetcher
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -187,6 +189,101 @@ func TestPrincipalsDoNotDivide(t *testing.T) {
 		w.settle(10 * time.Second)
 		if n := p.look(); n != 2*poolWhole {
 			t.Errorf("%d requests are allowed", n)
+		}
+		for _, r := range all {
+			r.halt(t)
+		}
+	})
+}
+
+// One lease that the bus cannot read stops nobody: it counts as one more input, is told of once, and when it is gone
+// the quota is whole again.
+func TestAnUnreadableLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, p := newWorld(), &pool{}
+		lost := proto.LeaseKey(proto.Source{Input: "lost"})
+		w.keys[lost] = &entry{revision: 1, gone: true, damaged: true}
+		w.put("/a", time.Now().Add(-time.Minute))
+		q := p.client(resourcegraph.Principal{Client: "app"})
+		r := w.start(t, func(o *Options) { o.Quota = q })
+		w.settle(2 * time.Minute)
+		w.with(func() {
+			if !w.rawHas("/a") {
+				t.Error("nothing was fetched")
+			}
+		})
+		if n := p.look(); n != poolWhole/2 {
+			t.Errorf("%d requests are allowed beside it, want a half", n)
+		}
+		if n := r.logs.count("ERROR leases cannot be read"); n != 1 || r.logs.count("`nats kv del checkpoints "+lost+"`") != 1 {
+			t.Errorf("%d lines:\n%s", n, strings.Join(r.logs.all(), "\n"))
+		}
+		w.with(func() { delete(w.keys, lost) })
+		w.settle(20 * time.Second)
+		if n := p.look(); n != poolWhole || r.logs.count("INFO all leases can be read again") != 1 {
+			t.Errorf("%d requests are allowed without it", n)
+		}
+		r.halt(t)
+	})
+}
+
+// While the leases cannot be counted a fetcher says so, louder when its part is no longer good.
+func TestLeasesThatCannotBeCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, p := newWorld(), &pool{}
+		q := p.client(resourcegraph.Principal{Client: "app"})
+		r := w.start(t, func(o *Options) { o.Quota = q })
+		w.settle(10 * time.Second)
+		w.with(func() { w.uncounted = errors.New("no answer") })
+		w.settle(5 * time.Second)
+		if r.logs.count("WARN the leases of the principal cannot be counted") != 1 || r.logs.count("ERROR the leases") != 0 {
+			t.Errorf("at once:\n%s", strings.Join(r.logs.all(), "\n"))
+		}
+		w.settle(15 * time.Second)
+		if r.logs.count("ERROR the leases of the principal cannot be counted") != 1 || p.look() != 0 {
+			t.Errorf("later:\n%s", strings.Join(r.logs.all(), "\n"))
+		}
+		w.with(func() { w.uncounted = nil })
+		w.settle(5 * time.Second)
+		if r.logs.count("INFO the leases are counted again") != 1 || p.look() != poolWhole {
+			t.Errorf("in the end:\n%s", strings.Join(r.logs.all(), "\n"))
+		}
+		r.halt(t)
+	})
+}
+
+// held is a client whose requests wait for the quota, within their deadlines.
+type held struct {
+	*process
+	quota *part
+}
+
+func (h held) Page(ctx context.Context, q resourcegraph.Query) (*resourcegraph.Page, error) {
+	h.quota.pool.mu.Lock()
+	d := time.Until(h.quota.held)
+	h.quota.pool.mu.Unlock()
+	if d > 0 && !sleep(ctx, nil, d) {
+		return nil, ctx.Err()
+	}
+	return h.process.Page(ctx, q)
+}
+
+// The wait of a second input of one principal is none of its set-up's time, however short that is.
+func TestTheWaitForTheQuotaFailsNoSetup(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, p := newWorld(), &pool{}
+		var all []*running
+		for i := range 2 {
+			q := p.client(resourcegraph.Principal{Client: "app"})
+			r := w.start(t, func(o *Options) {
+				o.Source.Input, o.Quota, o.Service.SetupTimeout = fmt.Sprint(i), q, 2*time.Second
+				o.Graph = held{o.Graph.(*process), q}
+			})
+			all = append(all, r)
+			w.settle(14 * time.Second)
+			if r.logs.count("SetupError") != 0 || r.logs.count("The data is up to date!") != 1 {
+				t.Errorf("input %d:\n%s", i, strings.Join(r.logs.all(), "\n"))
+			}
 		}
 		for _, r := range all {
 			r.halt(t)

@@ -99,12 +99,14 @@ func (s *session) claimKnown(ctx context.Context) error {
 }
 
 func (k *claiming) nullStarts(ctx context.Context) error {
+	var failures complaint
+	defer failures.forget()
 	for {
 		err := k.s.nullStarts(ctx)
 		if err == nil || ending(ctx, err) {
 			return err
 		}
-		k.s.taskFailures.raise(k.s.logger, slog.LevelError, "claiming records without a start time failed and is repeated", err)
+		failures.raise(k.s.logger, slog.LevelError, "claiming records without a start time failed and is repeated", err)
 		if !k.s.pause(ctx, lastRetry) {
 			return fault.ShuttingDown(err)
 		}

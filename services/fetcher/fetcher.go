@@ -42,9 +42,10 @@ type Streams interface {
 	Purge(ctx context.Context, stream, filter string) error
 }
 
-// Buckets gives the bucket that holds lease and record.
+// Buckets gives the bucket that holds lease and record, and all leases at once.
 type Buckets interface {
 	KeyValue(ctx context.Context, bucket string) (jetstream.KeyValue, error)
+	LookupAll(ctx context.Context, stream, filter string) (found map[string]bus.Stored, damaged []string, err error)
 }
 
 // Consumers tells how far dedup is.
@@ -242,6 +243,7 @@ func (f *Fetcher) Run(ctx context.Context) error {
 		f.setReady(errors.New("setting up"))
 		f.metrics.lead(true)
 		f.lead(ctx, kv, l, c)
+		c.silence()
 		f.metrics.lead(false)
 		f.spread.add(-1)
 		if ctx.Err() != nil {
@@ -300,19 +302,19 @@ func (f *Fetcher) lead(ctx context.Context, kv keyValue, l *lease, c *census) {
 		}
 		drop(fault.ErrShuttingDown)
 	})
-	f.active(held, ctx.Done(), kv, l)
+	f.active(held, ctx.Done(), kv, l, c)
 	drop(fault.ErrShuttingDown)
 	wg.Wait()
 }
 
-// active runs sessions until the lease is lost or stop closes. ctx is the lease's.
-func (f *Fetcher) active(ctx context.Context, stop <-chan struct{}, kv keyValue, l *lease) {
+// active runs sessions until the lease is lost or stop closes. ctx is the lease's, shares what the quota is divided by.
+func (f *Fetcher) active(ctx context.Context, stop <-chan struct{}, kv keyValue, l *lease, shares *census) {
 	clock := &remoteClock{wall: f.wall}
 	f.begun.Do(f.sayInitialised)
 	f.logger.Warn(waitFirst)
 	setup := f.newSetup(stop, clock)
 	defer setup.failures.forget()
-	if !setup.ensure(ctx) {
+	if !shares.awaitTurn(ctx, stop) || !setup.ensure(ctx) {
 		return
 	}
 	var c complaint

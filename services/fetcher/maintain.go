@@ -24,7 +24,8 @@ type task struct {
 	yields time.Time
 	do     func(ctx context.Context) error
 
-	tries int // that failed in a row
+	tries    int // that failed in a row
+	failures complaint
 }
 
 // A failed task is tried again after firstRetry, then after twice as long each time, up to lastRetry.
@@ -60,6 +61,11 @@ func (s *session) maintain(ctx context.Context, group *errgroup.Group) error {
 
 // repeat does tasks one after another, whichever is due first.
 func (s *session) repeat(ctx context.Context, tasks []*task) error {
+	defer func() {
+		for _, t := range tasks {
+			t.failures.forget()
+		}
+	}()
 	for {
 		next := slices.MinFunc(tasks, func(a, b *task) int { return a.due.Compare(b.due) })
 		if d := time.Until(next.due); d > 0 && !s.pause(ctx, d) {
@@ -76,12 +82,12 @@ func (s *session) repeat(ctx context.Context, tasks []*task) error {
 		err := next.do(ctx)
 		switch {
 		case err == nil:
-			s.taskFailures.over(s.logger, "maintenance succeeds again")
+			next.failures.over(s.logger, next.name+" succeeds again")
 			next.due, next.tries = next.next(begun), 0
 		case ending(ctx, err):
 			return err
 		default:
-			s.taskFailures.raise(s.logger, slog.LevelError, next.name+" failed and is repeated", err)
+			next.failures.raise(s.logger, slog.LevelError, next.name+" failed and is repeated", err)
 			wait := min(firstRetry<<min(next.tries, 8), lastRetry)
 			next.tries++
 			if d, ok := fault.Delay(err); ok {
@@ -193,6 +199,8 @@ func (s *session) migrate(ctx context.Context) error {
 	if _, err := s.cover(ctx, s.scopes(), s.floor, s.clock.now(), 1, nil); err != nil {
 		return err
 	}
+	var failures complaint
+	defer failures.forget()
 	for {
 		err := s.nullStarts(ctx)
 		if err == nil {
@@ -201,7 +209,7 @@ func (s *session) migrate(ctx context.Context) error {
 		if ending(ctx, err) {
 			return err
 		}
-		s.taskFailures.raise(s.logger, slog.LevelError, "claiming records anew failed and is repeated", err)
+		failures.raise(s.logger, slog.LevelError, "claiming records anew failed and is repeated", err)
 		if !s.pause(ctx, lastRetry) {
 			return nil
 		}

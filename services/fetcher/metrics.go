@@ -26,6 +26,7 @@ type metrics struct {
 	failures, setupFailures         metric.Int64Counter
 	duration                        metric.Float64Histogram
 	position, lag, answered, expiry metric.Float64Gauge
+	since                           metric.Float64Gauge
 	unreadable, nullStarts, leader  metric.Int64Gauge
 }
 
@@ -67,6 +68,7 @@ func newMetrics(meter metric.Meter, source proto.Source) (*metrics, error) {
 	m.unreadable = gauge("unreadable_subscriptions", "Configured subscriptions that cannot be read.")
 	m.nullStarts = gauge("rows_without_start", "Rows without a usable start time.")
 	m.leader = gauge("leader", "1 while this process holds the source's lease.")
+	m.since = seconds("active_since_timestamp_seconds", "Since when this process holds the source's lease, seconds since the epoch; 0 while it does not.")
 	var err error
 	m.duration, err = meter.Float64Histogram("collector_fetcher_pull_duration_seconds", metric.WithUnit("s"),
 		metric.WithDescription("Duration of a pull."), metric.WithExplicitBucketBoundaries(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800))
@@ -107,12 +109,14 @@ func (m *metrics) failed(counter metric.Int64Counter, code int, n int64) {
 
 // page notes that Azure has just answered.
 func (m *metrics) page() {
-	m.answered.Record(context.Background(), float64(time.Now().UnixMilli())/1000, m.labels)
+	m.answered.Record(context.Background(), epoch(time.Now()), m.labels)
 }
 
 func (m *metrics) at(position time.Time) {
-	m.position.Record(context.Background(), float64(position.UnixMilli())/1000, m.labels)
+	m.position.Record(context.Background(), epoch(position), m.labels)
 }
+
+func epoch(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }
 
 // reached records the lag; without a row there is nothing to lag behind.
 func (m *metrics) reached(now, newest time.Time) {
@@ -122,11 +126,12 @@ func (m *metrics) reached(now, newest time.Time) {
 }
 
 func (m *metrics) lead(is bool) {
-	v := int64(0)
+	v, since := int64(0), 0.0
 	if is {
-		v = 1
+		v, since = 1, epoch(time.Now())
 	}
 	m.leader.Record(context.Background(), v, m.labels)
+	m.since.Record(context.Background(), since, m.labels)
 }
 
 func tracerOr(t trace.Tracer) trace.Tracer {

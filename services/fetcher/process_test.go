@@ -139,13 +139,6 @@ func (p *process) Lookup(ctx context.Context, _ string, subjects []string) (map[
 	out := map[string]bus.Stored{}
 	err := p.call(ctx, func() error {
 		for _, s := range subjects {
-			if prefix, all := strings.CutSuffix(s, ">"); all {
-				for key, e := range p.keys {
-					if subject := proto.BucketSubject(proto.BucketCheckpoints, key); strings.HasPrefix(subject, prefix) && !e.gone {
-						out[subject] = bus.Stored{Sequence: e.revision, Data: e.value}
-					}
-				}
-			}
 			if v, ok := p.claims[s]; ok {
 				out[s] = bus.Stored{Sequence: 1, Data: v}
 			}
@@ -153,6 +146,27 @@ func (p *process) Lookup(ctx context.Context, _ string, subjects []string) (map[
 		return nil
 	})
 	return out, err
+}
+
+func (p *process) LookupAll(ctx context.Context, _, filter string) (found map[string]bus.Stored, damaged []string, err error) {
+	found = map[string]bus.Stored{}
+	err = p.call(ctx, func() error {
+		if p.uncounted != nil {
+			return p.uncounted
+		}
+		for key, e := range p.keys {
+			subject := proto.BucketSubject(proto.BucketCheckpoints, key)
+			switch {
+			case !strings.HasPrefix(subject, strings.TrimSuffix(filter, ">")):
+			case e.damaged:
+				damaged = append(damaged, subject)
+			case !e.gone:
+				found[subject] = bus.Stored{Sequence: e.revision, Data: e.value}
+			}
+		}
+		return nil
+	})
+	return found, damaged, err
 }
 
 func (p *process) DeadLetter(ctx context.Context, d proto.DeadLetter) error {
@@ -193,7 +207,8 @@ type entry struct {
 	jetstream.KeyValueEntry
 	value    []byte
 	revision uint64
-	gone     bool
+	gone     bool // deleted, or damaged
+	damaged  bool // the bus cannot read it
 }
 
 func (e *entry) Value() []byte    { return e.value }

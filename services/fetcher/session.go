@@ -58,7 +58,7 @@ type session struct {
 	}
 	missing map[string]int // coverage checks in a row that missed a subscription; used by one goroutine
 
-	pullFailures, fillFailures, taskFailures, fullRaw, shortReads, slowClaims complaint
+	pullFailures, fillFailures, fullRaw, shortReads, slowClaims complaint
 }
 
 // unreadable is the error of a record that this program must not touch.
@@ -186,7 +186,7 @@ func (s *session) run(ctx context.Context) error {
 
 // silence ends what this session has complained of: who goes on complains anew.
 func (s *session) silence() {
-	for _, c := range []*complaint{&s.pullFailures, &s.fillFailures, &s.taskFailures, &s.fullRaw, &s.shortReads, &s.slowClaims} {
+	for _, c := range []*complaint{&s.pullFailures, &s.fillFailures, &s.fullRaw, &s.shortReads, &s.slowClaims} {
 		c.forget()
 	}
 }

@@ -77,10 +77,11 @@ func TestMetricsAndTraces(t *testing.T) {
 		}
 	}
 	for name, want := range map[string]float64{
-		"collector_fetcher_new_total":                1501,
-		"collector_fetcher_unreadable_subscriptions": 1,
-		"collector_fetcher_rows_without_start":       1,
-		"collector_fetcher_leader":                   0,
+		"collector_fetcher_new_total":                      1501,
+		"collector_fetcher_unreadable_subscriptions":       1,
+		"collector_fetcher_rows_without_start":             1,
+		"collector_fetcher_leader":                         0,
+		"collector_fetcher_active_since_timestamp_seconds": 0,
 	} {
 		if v, ok := got[name]; !ok || v != want {
 			t.Errorf("%s is %v, want %v", name, v, want)

@@ -65,7 +65,9 @@ type world struct {
 
 	keys     map[string]*entry
 	revision uint64
-	onRecord func(c *proto.Checkpoint) // runs when a record was stored
+	// uncounted is the answer to who looks at all leases.
+	uncounted error
+	onRecord  func(c *proto.Checkpoint) // runs when a record was stored
 }
 
 func newWorld() *world {

@@ -44,7 +44,8 @@ var errSilent = fmt.Errorf("the server has not answered for %v", answerTime)
 //	└─────────┘ <──────────┐                                    └────────┘ <┘
 //	                       │ the new one has recovered             │  ↑ the new one does not start:
 //	                       │ its streams                           │  │ growing waits, at most 15 s
-//	                       │                                       ↓  │ the folder takes 16 MiB, written and synced
+//	                       │                                       │  │ the folder takes 16 MiB, written and synced,
+//	                       │                                       ↓  │ and the server is no better
 //	                       │                                    ┌────────────┐
 //	                       └─────────────────────────────────── │ restarting │
 //	                                                            └────────────┘
@@ -54,8 +55,7 @@ var errSilent = fmt.Errorf("the server has not answered for %v", answerTime)
 //	                                                            │ stuck │ the process ends with 1
 //	                                                            └───────┘
 //
-// Without the proof that there is room a restart would only freeze again; a server that freezes again within a minute is
-// given growing waits, too. A disk that is nearly full is told in the state running already.
+// A server that freezes again within a minute is given growing waits, too. A disk that is nearly full is told in the state running already.
 func (s *Server) watch(ctx context.Context) {
 	defer close(s.watched)
 	look := &inspection{}
@@ -72,8 +72,7 @@ func (s *Server) watch(ctx context.Context) {
 			continue
 		}
 		s.failed(err)
-		if err := s.tryRoom(room); err != nil {
-			s.failed(err)
+		if !s.restartHelps(look, s.tryRoom) {
 			continue
 		}
 		if time.Since(since) > calm {
@@ -95,6 +94,17 @@ func (s *Server) watch(ctx context.Context) {
 		}
 		look = &inspection{}
 	}
+}
+
+// restartHelps reports whether a server in trouble is to be restarted. Without the proof that there is room it would only
+// freeze again. A disk that stands still holds up the server and the proof alike, so the server is asked again behind it:
+// it may only have been slow.
+func (s *Server) restartHelps(look *inspection, tryRoom func(bytes int) error) bool {
+	if err := tryRoom(room); err != nil {
+		s.failed(err)
+		return false
+	}
+	return s.inspect(look) != nil
 }
 
 // Err is nil while the server stores what it is given. Else it says why not, and what is to be done: for readiness.

@@ -125,6 +125,29 @@ func TestRestartWaitsForItsPort(t *testing.T) {
 	}
 }
 
+// A server that is well again behind the test of the room is left alone: what held up both was the disk.
+func TestASlowServerIsNotRestarted(t *testing.T) {
+	s := newServer(t, nil)
+	s.unwatched()
+	config := s.running.JetStreamConfig()
+	if err := s.running.DisableJetStream(); err != nil {
+		t.Fatal(err)
+	}
+	look := &inspection{}
+	if s.inspect(look) == nil {
+		t.Fatal("nothing seems to be wrong")
+	}
+	if s.restartHelps(look, func(int) error { return errors.New("no space left on device") }) {
+		t.Error("it is restarted without room")
+	}
+	if !s.restartHelps(look, s.tryRoom) {
+		t.Error("it is left alone as it is")
+	}
+	if s.restartHelps(look, func(int) error { return s.running.EnableJetStream(config) }) {
+		t.Error("it is restarted although it is well again")
+	}
+}
+
 // A server that does not stop is given up: the process is told, and stopping does not wait for it.
 func TestStuckServer(t *testing.T) {
 	was := stopTime
