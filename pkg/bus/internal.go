@@ -62,9 +62,9 @@ const InternalAckWait = time.Minute
 // a server which refuses it, for its limits perhaps, does not stop them; nobody waits for it either.
 func (b *Bus) provisionInternal(ctx context.Context, t Topology, prune bool) error {
 	c := t.internalStream()
-	stream, err := b.js.CreateOrUpdateStream(ctx, c)
+	stream, err := b.declare(ctx, c)
 	if err != nil {
-		return fmt.Errorf("provision stream %s: %w", c.Name, err)
+		return err
 	}
 	wanted := map[string]bool{}
 	for _, o := range t.Outputs {

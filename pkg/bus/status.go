@@ -30,11 +30,8 @@ func (t Topology) statusBucket() jetstream.StreamConfig {
 
 // provisionStatus creates or updates the bucket. As INTERNAL, it is apart from what alerts need: nobody waits for it.
 func (b *Bus) provisionStatus(ctx context.Context, t Topology) error {
-	c := t.statusBucket()
-	if _, err := b.js.CreateOrUpdateStream(ctx, c); err != nil {
-		return fmt.Errorf("provision stream %s: %w", c.Name, err)
-	}
-	return nil
+	_, err := b.declare(ctx, t.statusBucket())
+	return err
 }
 
 // WriteStatus stores a process's record in the place of its last one. An error leaves it open whether it was stored;

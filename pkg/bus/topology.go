@@ -158,8 +158,8 @@ func (b *Bus) Provision(ctx context.Context, t Topology, prune bool) (leftover [
 	ctx, explain := b.guard(ctx)
 	defer func() { err = explain(err) }()
 	for _, c := range append(t.streams(), t.buckets()...) {
-		if _, err := b.js.CreateOrUpdateStream(ctx, c); err != nil {
-			return nil, fmt.Errorf("provision stream %s: %w", c.Name, err)
+		if _, err := b.declare(ctx, c); err != nil {
+			return nil, err
 		}
 	}
 	if _, err := b.js.CreateOrUpdateConsumer(ctx, proto.StreamRaw, dedupConsumer()); err != nil {
