@@ -39,8 +39,9 @@ func list(b *strings.Builder, what string, subjects []string) {
 func PasswordVariable(user string) string { return "PASSWORD_" + strings.ToUpper(user) }
 
 // PasswordsConf sets the variable of each user to the bcrypt hash of its password: it is no secret in itself,
-// but whoever has it can try passwords. A password that [bcrypt] does not take, longer than 72 bytes, is an error.
-func PasswordsConf(passwords map[string]secret.String) ([]byte, error) {
+// but whoever has it can try passwords. cost is what one try takes, see [bcrypt.DefaultCost]. A password that [bcrypt]
+// does not take, longer than 72 bytes, is an error.
+func PasswordsConf(passwords map[string]secret.String, cost int) ([]byte, error) {
 	var b strings.Builder
 	b.WriteString("# The hashes of the passwords, for users.conf. Made by `collector nats-config --passwords`.\n")
 	for _, p := range Permissions() {
@@ -48,7 +49,7 @@ func PasswordsConf(passwords map[string]secret.String) ([]byte, error) {
 		if !ok || password.IsZero() {
 			return nil, fmt.Errorf("user %s has no password", p.User)
 		}
-		hash, err := bcrypt.GenerateFromPassword([]byte(password.Reveal()), bcrypt.DefaultCost)
+		hash, err := bcrypt.GenerateFromPassword([]byte(password.Reveal()), cost)
 		if err != nil {
 			return nil, fmt.Errorf("password of user %s: %w", p.User, err)
 		}

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/crypto/bcrypt"
 
 	"defenderiot/pkg/bus"
 	"defenderiot/pkg/fault"
@@ -59,7 +60,7 @@ func (a *app) makePasswords(folder string) error {
 		}
 		passwords[p.User] = secret.New(strings.TrimRight(string(text), "\r\n"))
 	}
-	hashes, err := bus.PasswordsConf(passwords)
+	hashes, err := bus.PasswordsConf(passwords, bcrypt.DefaultCost)
 	if err != nil {
 		return fault.WithHint(err, "remove its file in "+folder+" to have another one made")
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"golang.org/x/crypto/bcrypt"
 
 	"defenderiot/pkg/bus"
 	"defenderiot/pkg/secret"
@@ -48,7 +49,8 @@ func Deploy(t testing.TB, file string, n int) *Deployed {
 	for _, p := range bus.Permissions() {
 		d.passwords[p.User] = secret.New("password of " + p.User)
 	}
-	hashes, err := bus.PasswordsConf(d.passwords)
+	// The least cost: under the race detector a check at the usual one takes seconds.
+	hashes, err := bus.PasswordsConf(d.passwords, bcrypt.MinCost)
 	if err != nil {
 		t.Fatal(err)
 	}
