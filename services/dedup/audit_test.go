@@ -75,6 +75,9 @@ func seen(ctx context.Context, t *testing.T, b *bus.Bus) (*proto.Watch, *proto.L
 // TestAuditInSteps: more claims than one round looks at are looked at in several, by one keeper or by one that is
 // started anew for each, until the alert that is nowhere is found and its claim released.
 func TestAuditInSteps(t *testing.T) {
+	if testing.Short() {
+		t.Skip("tens of thousands of claims: run without -short")
+	}
 	for _, restarted := range []bool{false, true} {
 		t.Run(fmt.Sprint("restarted ", restarted), func(t *testing.T) {
 			b := bustest.New(t, bustest.Topology())
