@@ -102,6 +102,9 @@ func (l *late) rare(floor time.Time) func(*Options) {
 // later if it started anywhere else. Days without a restart; pages take their
 // time, so that a sweep takes many minutes.
 func TestLateRows(t *testing.T) {
+	if testing.Short() {
+		t.Skip("days of simulated time: run without -short")
+	}
 	synctest.Test(t, func(t *testing.T) {
 		w, random := newLate(), rand.New(rand.NewPCG(1, 2))
 		floor := time.Now().Add(-200 * 24 * time.Hour)

@@ -75,6 +75,9 @@ func (c *constant) Lookup(_ context.Context, _ string, subjects []string) (map[s
 // What a day costs in requests to Resource Graph, at the defaults: docs/scaling.md states the figures, which
 // `go test -run TestRequestsADay -v` prints.
 func TestRequestsADay(t *testing.T) {
+	if testing.Short() {
+		t.Skip("days of simulated time: run without -short")
+	}
 	const depth = 90 * 24 * time.Hour
 	for _, tt := range []struct{ alerts, stated int64 }{{1_000, 1808}, {100_000, 2033}, {1_000_000, 3936}} {
 		t.Run(fmt.Sprint(tt.alerts), func(t *testing.T) {
